@@ -1,0 +1,1 @@
+"""For Django REST framework: `pip install django-usage-tracking[drf]`."""

@@ -1,0 +1,34 @@
+"""The door for callers whom DRF authenticates: token, JWT, API key."""
+
+from typing import Any
+
+from django.http import HttpRequest
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
+
+from usage_tracking import doors
+from usage_tracking.resolvers import resolve_organization
+
+__all__ = ["UsageThrottle"]
+
+
+class UsageThrottle(BaseThrottle):
+    """Charges a request once DRF knows its caller; put it into `DEFAULT_THROTTLE_CLASSES`.
+
+    A request that the middleware has charged already is not charged again. The throttle only decides: the middleware,
+    which must be installed, writes the refusal.
+    """
+
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        """Return whether the request may go on."""
+        http_request: HttpRequest = request._request
+        match = http_request.resolver_match
+        # Without URL resolution (a view called directly, in a test) the class still speaks for itself.
+        function: Any = type(view) if match is None else match.func
+        outcome = doors.charge(http_request, function, lambda: resolve_organization(request))
+        return outcome is None or outcome.allowed
+
+    def wait(self) -> None:
+        """Leave Retry-After to the middleware."""
+        return

@@ -1,0 +1,274 @@
+"""What an organization may have: limits, plans and features, asked and changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from asgiref.sync import sync_to_async
+from django.utils import timezone
+
+from usage_tracking.conf import nearest, usage_settings
+from usage_tracking.exceptions import InvalidChange, InvalidInput
+from usage_tracking.ledger import Ledger, database_of, is_governed_by, locked
+from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, check_features
+from usage_tracking.periods import ResetMode, ResetPeriod, parse_anchor, parse_zone
+from usage_tracking.plans import Sourced, meter_named, plan_named, sources_of, terms_of
+from usage_tracking.quotas import DEFAULT_METER, Enforcement, validate_limit
+
+__all__ = [
+    "INHERIT",
+    "Explanation",
+    "aexplain",
+    "afeature",
+    "ahas_feature",
+    "async_limits",
+    "aupdate_limits",
+    "explain",
+    "feature",
+    "has_feature",
+    "sync_limits",
+    "update_limits",
+]
+
+INHERIT: Final = "inherit"
+"""Drop the override of a limit or a feature: the plan, else the default, holds again."""
+
+
+class _Unchanged(Enum):
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = _Unchanged.UNCHANGED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What governs an organization's meter, and where each value comes from: override, plan or default."""
+
+    meter: str
+    plan: Sourced[str]
+    limit: Sourced[int | None]
+    enforcement: Sourced[Enforcement]
+    reset_mode: Sourced[ResetMode]
+    reset_period: Sourced[ResetPeriod]
+    anchor: Sourced[datetime]
+    time_zone: Sourced[ZoneInfo]
+    features: Mapping[str, Sourced[bool | str | int | float]]
+
+
+def explain(organization: UsageTrackedOrganization, meter: str = DEFAULT_METER) -> Explanation:
+    """Return what limit, plan, mode, calendar and features an organization has, and why. Raises UnknownMeter."""
+    sources = sources_of(organization, meter_named(meter))
+    return Explanation(
+        meter=meter,
+        plan=sources.plan,
+        limit=sources.limit,
+        enforcement=sources.enforcement,
+        reset_mode=sources.reset_mode,
+        reset_period=sources.reset_period,
+        anchor=sources.anchor,
+        time_zone=sources.time_zone,
+        features=sources.features,
+    )
+
+
+def feature(
+    organization: UsageTrackedOrganization, name: str, default: bool | str | float | None = None
+) -> bool | str | int | float | None:
+    """Return the value of a feature: the organization's own, else its plan's, else `default`."""
+    sourced = sources_of(organization, meter_named(DEFAULT_METER)).features.get(name)
+    return default if sourced is None else sourced.value
+
+
+def has_feature(organization: UsageTrackedOrganization, name: str) -> bool:
+    """Return whether the organization has a feature: its value is truthy (not false, 0 or "")."""
+    return bool(feature(organization, name))
+
+
+def sync_limits(organization: UsageTrackedOrganization, *, now: datetime | None = None) -> None:
+    """Derive the open periods of an organization again, from its stored row, PLANS and the settings.
+
+    `organization.save()` does this by itself; call it after a `QuerySet.update()` or an edit of PLANS that should
+    hold before the next bucket begins. Raises OrganizationGone.
+    """
+    with locked(organization, now=now or timezone.now(), using=database_of(organization)):
+        pass  # opening and closing the ledgers is what does it
+
+
+def update_limits(
+    organization: UsageTrackedOrganization,
+    *,
+    limits: Mapping[str, int | str | None] | _Unchanged = UNCHANGED,
+    plan: str | _Unchanged = UNCHANGED,
+    features: Mapping[str, bool | str | float | None] | _Unchanged = UNCHANGED,
+    reset_mode: str | _Unchanged = UNCHANGED,
+    reset_period: str | _Unchanged = UNCHANGED,
+    anchor: str | datetime | _Unchanged = UNCHANGED,
+    time_zone: str | _Unchanged = UNCHANGED,
+    enforcement: str | _Unchanged = UNCHANGED,
+    actor: Any = None,
+    reason: str = "",
+    now: datetime | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Change an organization's quotas: at once, under lock, with an audit event and the `limits_updated` signal.
+
+    limits
+        {meter: limit}, merged meter by meter: an int, None (unlimited) or "inherit" (drop the override)
+    features
+        {name: value}, merged name by name: a bool, string or number, or "inherit"
+    plan, reset_mode, reset_period, anchor, time_zone, enforcement
+        a value, or "" for what the plan or the settings say
+
+    Only these fields are written, and `organization` is refreshed with them. A new mode, period, anchor or zone keeps
+    the open period's start and usage and moves its end to the first new boundary. Returns what changed,
+    {field: {"old": …, "new": …}}; nothing is recorded when nothing did. Raises InvalidChange, UnknownMeter (each
+    naming the field) or OrganizationGone, and then nothing has changed.
+    """
+    given = {
+        "plan": plan,
+        "reset_mode": reset_mode,
+        "reset_period": reset_period,
+        "anchor": anchor,
+        "time_zone": time_zone,
+        "enforcement": enforcement,
+    }
+    scalars = {field: _scalar(field, value) for field, value in given.items() if value is not UNCHANGED}
+    merges = {
+        "limits": {} if isinstance(limits, _Unchanged) else _limits(limits),
+        "features": {} if isinstance(features, _Unchanged) else _features(features),
+    }
+    if not isinstance(reason, str):
+        message = f"reason must be a string, not {reason!r}."
+        raise InvalidChange(message, field="reason")
+    now = now or timezone.now()
+    using = database_of(organization)
+    # The meter that the event is about is opened even if it was never used, so that the event has a state to tell.
+    about = next(iter(merges["limits"]), DEFAULT_METER)
+    rows = UsagePeriod.objects.using(using).filter(organization_id=organization.pk, is_open=True)
+    meters = {about, *rows.values_list("meter", flat=True)} & usage_settings.METERS.keys()
+    with locked(organization, *sorted(meters), now=now, using=using) as ledgers:
+        stored = ledgers[0].organization
+        changes = _apply(stored, scalars, merges)
+        if changes:
+            written = {f"usage_{field}": getattr(stored, f"usage_{field}") for field in changes}
+            type(stored)._base_manager.using(using).filter(pk=stored.pk).update(**written)
+            for ledger in ledgers:
+                ledger.govern(terms_of(stored, meter_named(ledger.terms.meter)))
+            _record_update(ledgers, about, changes, actor=actor, reason=reason)
+    for name in [*scalars, *merges]:
+        setattr(organization, f"usage_{name}", getattr(stored, f"usage_{name}"))
+    return changes
+
+
+def follow_save(*, instance: UsageTrackedOrganization, created: bool, raw: bool, using: str, **_: Any) -> None:
+    """Receiver of `post_save`: hold the open periods to an organization that was saved with other terms.
+
+    A billing webhook that saves `usage_plan` needs no call of ours. Nothing is locked unless something differs.
+    """
+    if created or raw:
+        return
+    if database_of(instance) != using:
+        return  # a copy in a database that does not hold the usage
+    known = usage_settings.METERS
+    rows = UsagePeriod.objects.using(using).filter(organization_id=instance.pk, is_open=True, meter__in=list(known))
+    now = timezone.now()
+    if any(not is_governed_by(row, terms_of(instance, known[row.meter]), now) for row in rows):
+        sync_limits(instance, now=now)
+
+
+aexplain = sync_to_async(explain)
+afeature = sync_to_async(feature)
+ahas_feature = sync_to_async(has_feature)
+async_limits = sync_to_async(sync_limits)
+aupdate_limits = sync_to_async(update_limits)
+
+
+def _apply(
+    stored: UsageTrackedOrganization, scalars: Mapping[str, str], merges: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Set the new values on `stored` and return what they change."""
+    wanted: dict[str, Any] = dict(scalars)
+    for field, merge in merges.items():
+        current = getattr(stored, f"usage_{field}")
+        merged = {**(current if isinstance(current, Mapping) else {}), **merge}
+        wanted[field] = {key: value for key, value in merged.items() if value != INHERIT}
+    changes = {}
+    for field, new in wanted.items():
+        old = getattr(stored, f"usage_{field}")
+        # 1 == True, and a feature may change from one to the other.
+        if repr(old) != repr(new) and not (isinstance(old, Mapping) and _same(old, new)):
+            setattr(stored, f"usage_{field}", new)
+            changes[field] = {"old": old, "new": new}
+    return changes
+
+
+def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return old == new and all(type(old[key]) is type(new[key]) for key in old)
+
+
+def _record_update(
+    ledgers: list[Ledger], about: str, changes: dict[str, dict[str, Any]], *, actor: Any, reason: str
+) -> None:
+    ledger = next(ledger for ledger in ledgers if ledger.terms.meter == about)
+    ledger.record(UsageEvent.Kind.LIMITS_UPDATED, actor=actor, reason=reason, changes=changes)
+
+
+# -- validation --------------------------------------------------------------------------------------------------------
+
+
+def _limits(limits: object) -> dict[str, int | str | None]:
+    if not isinstance(limits, Mapping):
+        message = f"limits must be a mapping of limits by meter, not {limits!r}."
+        raise InvalidChange(message, field="limits")
+    for meter, limit in limits.items():
+        meter_named(meter)
+        if limit != INHERIT:
+            validate_limit(limit, field=f"limits.{meter}")
+    return dict(limits)
+
+
+def _features(features: object) -> dict[str, Any]:
+    try:
+        check_features(features)
+    except InvalidInput as error:
+        raise InvalidChange(str(error), field=error.field) from error
+    return dict(features)  # type: ignore[call-overload, no-any-return]
+
+
+def _scalar(field: str, value: Any) -> str:
+    """Return the text to store for one field. Raises InvalidChange naming it."""
+    if field == "anchor" and isinstance(value, datetime):
+        value = value.isoformat()
+    if not isinstance(value, str):
+        message = f"{field} must be a string, not {value!r}."
+        raise InvalidChange(message, field=field)
+    if not value:
+        return value
+    try:
+        match field:
+            case "plan":
+                _known_plan(value)
+            case "anchor":
+                parse_anchor(value)
+            case "time_zone":
+                parse_zone(value)
+            case "reset_mode":
+                ResetMode(value)
+            case "reset_period":
+                ResetPeriod(value)
+            case _:
+                Enforcement(value)
+    except ValueError as error:
+        message = f"{field} cannot be {value!r}: {error}"
+        raise InvalidChange(message, field=field) from error
+    return value
+
+
+def _known_plan(name: str) -> None:
+    plans = usage_settings.PLANS
+    if plan_named(name, plans) is None and name != usage_settings.DEFAULT_PLAN:
+        message = f"no such plan.{nearest(name, [*plans, usage_settings.DEFAULT_PLAN])}"
+        raise ValueError(message)

@@ -1,0 +1,43 @@
+"""What a counted response tells its caller about what is left."""
+
+import math
+from datetime import datetime
+
+from usage_tracking.conf import HeaderStyle, usage_settings
+from usage_tracking.quotas import Usage
+
+__all__ = ["fields"]
+
+
+def fields(usage: Usage, now: datetime) -> dict[str, str]:
+    """Return the header fields that HEADERS asks for; none when the meter is unlimited."""
+    if usage.limit is None:
+        return {}
+    found: dict[str, str] = {}
+    for style in usage_settings.HEADERS:
+        found |= _ietf(usage, now) if style == HeaderStyle.IETF else _x_ratelimit(usage)
+    return found
+
+
+def _ietf(usage: Usage, now: datetime) -> dict[str, str]:
+    """Return RateLimit-Policy and RateLimit as draft-ietf-httpapi-ratelimit-headers-10 has them.
+
+    `q` quota and `w` window in seconds, `r` remaining and `t` seconds until the reset. The draft still moves; this is
+    the one place that follows it. A meter's name needs no escaping in a structured field (RFC 9651, section 3.3.3).
+    """
+    window = usage.period.seconds
+    policy = f'"{usage.meter}";q={usage.limit}'
+    limit = f'"{usage.meter}";r={usage.remaining}'
+    if window is not None:
+        policy += f";w={window}"
+    if usage.resets_at is not None and usage.resets_at > now:
+        limit += f";t={math.ceil((usage.resets_at - now).total_seconds())}"
+    return {"RateLimit-Policy": policy, "RateLimit": limit}
+
+
+def _x_ratelimit(usage: Usage) -> dict[str, str]:
+    """Return the fields many clients know from GitHub's API; the reset is in seconds since the Unix epoch."""
+    found = {"X-RateLimit-Limit": str(usage.limit), "X-RateLimit-Remaining": str(usage.remaining)}
+    if usage.resets_at is not None:
+        found["X-RateLimit-Reset"] = str(math.ceil(usage.resets_at.timestamp()))
+    return found

@@ -1,0 +1,449 @@
+"""The slow path: one organization's meter under lock.
+
+Whatever is exact happens here, once: buckets and periods are closed, limits derived again, amounts past a rail
+counted or refused, thresholds announced, new rails set; all in one transaction, with the organization's row locked
+first and the open period's second. A request between the rails never comes here (see `counters.exact`).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import groupby
+from typing import Any, Final
+
+from django.db import connections, router, transaction
+from django.db.models import F, Model, QuerySet
+
+from usage_tracking import events, refusals
+from usage_tracking.conf import usage_settings
+from usage_tracking.exceptions import InvalidAmount, InvalidInput, OrganizationGone
+from usage_tracking.models import (
+    UsageEvent,
+    UsageHistory,
+    UsagePeriod,
+    UsageTrackedOrganization,
+    get_organization_model,
+)
+from usage_tracking.periods import Period, ResetMode
+from usage_tracking.plans import Terms, meter_named, terms_of
+from usage_tracking.quotas import MAX_AMOUNT, Charge, Enforcement, Usage, crossed, next_checkpoint
+
+__all__ = ["Ledger", "database_of", "delete_usage", "is_governed_by", "lock_organization", "locked", "usage_from"]
+
+TICK: Final = timedelta(microseconds=1)
+"""The finest step the databases store: the shortest a period can be."""
+
+
+def database_of(organization: UsageTrackedOrganization) -> str:
+    """Return the alias that holds the organization's usage: always one that is written to, never a replica.
+
+    Raises InvalidInput unless `organization` is a saved instance of the organization model.
+    """
+    if not isinstance(organization, get_organization_model()) or organization.pk is None:
+        message = f"organization must be a saved {get_organization_model().__name__}, not {organization!r}."
+        raise InvalidInput(message, field="organization")
+    return router.db_for_write(UsagePeriod, instance=organization)
+
+
+def lock_organization(organization: UsageTrackedOrganization, using: str) -> UsageTrackedOrganization:
+    """Lock the organization's row until the transaction ends and return it as it is now.
+
+    Raises OrganizationGone if it has been deleted.
+    """
+    found = _lock_row(organization, using)
+    if found is None:
+        message = f"{organization._meta.verbose_name} {organization.pk} was deleted; its usage is gone with it."
+        raise OrganizationGone(message)
+    return found
+
+
+@contextmanager
+def locked(
+    organization: UsageTrackedOrganization,
+    *meters: str,
+    now: datetime,
+    using: str,
+    visitor: ResetMode = ResetMode.LAZY,
+) -> Iterator[list["Ledger"]]:
+    """Open the ledgers of some meters (default: all that have an open period) under the organization's lock.
+
+    Each has closed what has ended by `now` and is governed by today's terms. `visitor` says who comes: a request
+    (lazy) leaves an expired scheduled period to its job; the job (scheduled) and a person (manual) close any. What
+    the block does to the ledgers is written when it ends, and undone if it raises.
+    """
+    with transaction.atomic(using=using):
+        organization = lock_organization(organization, using)
+        if not meters:
+            open_rows = UsagePeriod.objects.using(using).filter(organization_id=organization.pk, is_open=True)
+            known = usage_settings.METERS
+            meters = tuple(
+                meter for meter in open_rows.order_by("meter").values_list("meter", flat=True) if meter in known
+            )
+        ledgers = [Ledger(organization, meter, now=now, using=using, visitor=visitor) for meter in meters]
+        yield ledgers
+        for ledger in ledgers:
+            ledger.write()
+
+
+class Ledger:
+    """One meter's open period, locked; made and written by `locked()`."""
+
+    def __init__(
+        self, organization: UsageTrackedOrganization, meter: str, *, now: datetime, using: str, visitor: ResetMode
+    ) -> None:
+        self.organization = organization
+        self.terms: Terms = terms_of(organization, meter_named(meter))
+        self.using = using
+        self.refused = False
+        self.closed: list[tuple[UsagePeriod, ResetMode]] = []
+        self._closing_details: dict[str, Any] = {}
+        self._lowered = False
+        row = self._rows().filter(is_open=True).select_for_update().first()
+        # A clock that lags behind the one that opened the bucket must not write into the past.
+        self.now = now if row is None else max(now, row.bucket_start)
+        self.row = row or self._open(self.terms.period_at(self.now))
+        self._roll(visitor)
+        self.govern(self.terms)
+
+    @property
+    def key(self) -> refusals.Key:
+        """The name of this meter in the memory of refusals."""
+        return self.using, self.organization.pk, self.terms.meter
+
+    # -- time passes --------------------------------------------------------------------------------------------------
+
+    def _roll(self, visitor: ResetMode) -> None:
+        """Close the bucket that has ended, and the period, unless a scheduled one waits for its job."""
+        if self.row.checkpoint_at <= self.now:
+            self._close_bucket(self.row.checkpoint_at)
+        waits = self.row.reset_mode == ResetMode.SCHEDULED and visitor == ResetMode.LAZY
+        if self.row.has_ended(self.now) and not waits:
+            self._close_period(visitor)
+
+    def _close_bucket(self, end: datetime) -> None:
+        """Write the open bucket into history as [bucket_start, end) and open the one that contains `now`."""
+        row = self.row
+        used, refused = row.used - row.used_before_bucket, row.refused - row.refused_before_bucket
+        if used or refused:
+            UsageHistory.objects.using(self.using).create(
+                organization_id=row.organization_id,
+                meter=row.meter,
+                period=row,
+                start=row.bucket_start,
+                end=end,
+                used=used,
+                refused=refused,
+            )
+        row.used_before_bucket, row.refused_before_bucket = row.used, row.refused
+        row.bucket_start = max(end, self._floor(end))
+        row.checkpoint_at = self.terms.bucket_end_after(self.now)
+
+    def _floor(self, earliest: datetime) -> datetime:
+        """Return where the bucket that contains `now` begins if nothing happened since `earliest`."""
+        start = self.terms.buckets.period_at(self.now).start
+        if self.terms.reset_mode != ResetMode.MANUAL:
+            start = max(start, self.terms.calendar.period_at(self.now).start)
+        return max(start, earliest)
+
+    def _close_period(self, closed_by: ResetMode) -> None:
+        """Close the expired row and open the period that contains `now`.
+
+        Usage after the row's end (a scheduled period goes on until its job comes) moves out of it: every elapsed
+        interval that had usage becomes a closed period of its own, the latest carries on in the new open row.
+        """
+        old = self.row
+        ended = old.end
+        assert ended is not None  # noqa: S101 - callers have asked has_ended()
+        carries_bucket = old.bucket_start >= ended
+        current = self._interval_at(self.now, ended)
+        start = min(current.start, old.bucket_start) if carries_bucket else current.start
+        late = list(old.history.using(self.using).filter(start__gte=ended).order_by("start")) if old.pk else []
+        intervals = [
+            (interval, list(rows))
+            for interval, rows in groupby(late, key=lambda row: self._interval_at(row.start, ended))
+        ]
+        carried = intervals.pop()[1] if intervals and self.now in intervals[-1][0] else []
+        if carried:
+            start = min(start, carried[0].start)
+
+        new = self._open(Period(start, current.end))
+        new.used_before_bucket = sum(row.used for row in carried)
+        new.refused_before_bucket = sum(row.refused for row in carried)
+        new.used, new.refused = new.used_before_bucket, new.refused_before_bucket
+        if carries_bucket:
+            new.used += old.used - old.used_before_bucket
+            new.refused += old.refused - old.refused_before_bucket
+            new.bucket_start, new.checkpoint_at = old.bucket_start, old.checkpoint_at
+
+        moved_used = new.used + sum(row.used for _, rows in intervals for row in rows)
+        moved_refused = new.refused + sum(row.refused for _, rows in intervals for row in rows)
+        old.used, old.refused = old.used - moved_used, old.refused - moved_refused
+        self._close(old, closed_by)
+        for interval, rows in intervals:
+            self._insert_closed(interval, rows, latest_end=start, closed_by=closed_by)
+        new.save(using=self.using)
+        self._move(carried, new)
+        self.row = new
+
+    def close_now(self) -> None:
+        """Close the open row at `now`, before its time, and open [now, next boundary): a manual reset."""
+        old = self.row
+        # Two resets in one microsecond must not make an empty period.
+        self.now = max(self.now, old.bucket_start + TICK, old.start + TICK)
+        self._close_bucket(self.now)
+        old.end = self.now
+        self._close(old, ResetMode.MANUAL)
+        self.row = self._open(Period(self.now, self.terms.end_after(self.now)))
+        self.row.save(using=self.using)
+
+    def _interval_at(self, instant: datetime, earliest: datetime) -> Period:
+        """Return the interval that contains `instant`, cut where the closing period ends."""
+        if self.terms.reset_mode == ResetMode.MANUAL:
+            return Period(earliest, None)
+        interval = self.terms.calendar.period_at(instant)
+        return Period(max(interval.start, earliest), interval.end)
+
+    def _open(self, period: Period) -> UsagePeriod:
+        start = self._floor(period.start)
+        return UsagePeriod(
+            organization_id=self.organization.pk,
+            meter=self.terms.meter,
+            start=period.start,
+            end=period.end,
+            limit=self.terms.limit,
+            enforcement=self.terms.enforcement,
+            reset_mode=self.terms.reset_mode,
+            bucket_start=start,
+            checkpoint_at=self.terms.bucket_end_after(max(self.now, start)),
+            checkpoint_used=0,
+        )
+
+    def _close(self, row: UsagePeriod, closed_by: ResetMode) -> None:
+        row.is_open = None
+        row.closed_at, row.closed_by = self.now, closed_by
+        row.used_before_bucket, row.refused_before_bucket = row.used, row.refused
+        row.save(using=self.using)
+        self.closed.append((row, closed_by))
+
+    def _insert_closed(
+        self, interval: Period, history: list[UsageHistory], *, latest_end: datetime, closed_by: ResetMode
+    ) -> None:
+        period = self._open(interval)
+        period.end = latest_end if interval.end is None else min(interval.end, latest_end)
+        period.limit, period.enforcement, period.reset_mode = (
+            self.row.limit,
+            self.row.enforcement,
+            self.row.reset_mode,
+        )
+        period.bucket_start = period.checkpoint_at = period.end
+        period.used = sum(row.used for row in history)
+        period.refused = sum(row.refused for row in history)
+        self._close(period, closed_by)
+        self._move(history, period)
+
+    def _move(self, history: list[UsageHistory], period: UsagePeriod) -> None:
+        if history:
+            moved = UsageHistory.objects.using(self.using).filter(pk__in=[row.pk for row in history])
+            moved.update(period=period)
+
+    # -- terms change -------------------------------------------------------------------------------------------------
+
+    def govern(self, terms: Terms) -> None:
+        """Hold the open row to `terms`: it keeps `start` and `used`, and its `end` moves to the next boundary."""
+        row = self.row
+        if row.limit != terms.limit:
+            self._lowered |= terms.limit is not None and (row.limit is None or terms.limit < row.limit)
+        self.terms = terms
+        row.limit, row.enforcement, row.reset_mode = terms.limit, terms.enforcement, terms.reset_mode
+        if not row.has_ended(self.now):
+            row.end = terms.end_after(self.now)
+            row.checkpoint_at = min(row.checkpoint_at, row.end or row.checkpoint_at)
+
+    # -- amounts ------------------------------------------------------------------------------------------------------
+
+    def take(self, amount: int, *, refusable: bool = True) -> Charge | None:
+        """Count `amount`, or refuse it: None when hard enforcement has no room and it is `refusable`."""
+        row = self.row
+        fits = row.limit is None or row.used + amount <= row.limit
+        if refusable and not fits and row.enforcement == Enforcement.HARD:
+            row.refused += 1
+            self.refused = True
+            return None
+        self._add(amount, field="amount")
+        if row.pk is None:
+            row.save(using=self.using)
+        return self._charge(amount)
+
+    def count_refusals(self) -> int:
+        """Count what this process has refused from memory since its last visit; return how many."""
+        count = refusals.pending(self.key)
+        self.row.refused += count
+        return count
+
+    def set_used(self, used: int) -> None:
+        """Set what the open period has used: more goes into the open bucket, less comes out of the newest ones."""
+        difference = used - self.row.used
+        if difference > 0:
+            self._add(difference, field="used")
+        else:
+            self.give_back(-difference)
+
+    def give_back(self, amount: int) -> int:
+        """Take `amount` out of the open period, from its newest buckets first, never below zero; return how much."""
+        row = self.row
+        from_bucket = min(amount, row.used - row.used_before_bucket)
+        row.used -= from_bucket
+        left = amount - from_bucket
+        for history in row.history.using(self.using).order_by("-start").iterator() if left and row.pk else ():
+            left -= self._shrink(history, left)
+            if not left:
+                break
+        return amount - left
+
+    def give_back_charge(self, charge: Charge) -> int:
+        """Take a charge back out of the period and bucket it went to, open or closed; return how much came back."""
+        if charge.bucket_start == self.row.bucket_start:
+            given = min(charge.amount, self.row.used - self.row.used_before_bucket)
+            self.row.used -= given
+            return given
+        buckets = UsageHistory.objects.using(self.using).filter(organization_id=self.organization.pk)
+        bucket = buckets.filter(meter=self.terms.meter, start=charge.bucket_start).select_for_update().first()
+        return 0 if bucket is None else self._shrink(bucket, charge.amount)
+
+    def _shrink(self, history: UsageHistory, amount: int) -> int:
+        """Take up to `amount` out of one history row and its period; return how much."""
+        given = min(amount, history.used)
+        UsageHistory.objects.using(self.using).filter(pk=history.pk).update(used=F("used") - given)
+        if history.period_id == self.row.pk:
+            self.row.used_before_bucket -= given
+            self.row.used -= given
+        else:
+            closed = UsagePeriod.objects.using(self.using).filter(pk=history.period_id)
+            closed.update(used=F("used") - given, used_before_bucket=F("used_before_bucket") - given)
+        return given
+
+    def _add(self, amount: int, *, field: str) -> None:
+        if self.row.used + amount > MAX_AMOUNT:
+            message = f"{field} would bring used past {MAX_AMOUNT}."
+            raise InvalidAmount(message, field=field)
+        self.row.used += amount
+
+    def _charge(self, amount: int) -> Charge:
+        return Charge(
+            database=self.using,
+            organization_id=self.organization.pk,
+            meter=self.terms.meter,
+            amount=amount,
+            period_id=self.row.pk,
+            bucket_start=self.row.bucket_start,
+        )
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def usage(self) -> Usage:
+        """Return the state of the open period."""
+        return usage_from(self.row, self.now)
+
+    def record(self, kind: UsageEvent.Kind, **details: Any) -> UsageEvent:
+        """Record one event about the open period (see `events.record`)."""
+        if self.row.pk is None:
+            self.row.save(using=self.using)
+        return events.record(
+            kind,
+            self.organization,
+            **{"period": self.row, **details},
+            state=self.row,
+            plan=self.terms.plan,
+            now=self.now,
+            using=self.using,
+        )
+
+    def write(self) -> None:
+        """Write the row, its new rails and the events; what this process remembers of refusals is void after it."""
+        row = self.row
+        self.count_refusals()
+        row.checkpoint_used = next_checkpoint(
+            row.used, row.limit, Enforcement(row.enforcement), usage_settings.THRESHOLDS
+        )
+        row.save(using=self.using)
+        for closed, mode in self.closed:
+            self.record(
+                UsageEvent.Kind.RESET,
+                period=closed,
+                dedupe_key=f"reset:{closed.pk}",
+                mode=str(mode),
+                previous_used=closed.used,
+                **self._closing_details,
+            )
+        self._announce()
+        transaction.on_commit(partial(refusals.forget, self.key), using=self.using)
+
+    def sign_closings(self, *, actor: Any, reason: str) -> None:
+        """Put who and why on the reset events of this ledger."""
+        self._closing_details = {"actor": actor, "reason": reason}
+
+    def _announce(self) -> None:
+        """Record each threshold that the open period has reached under its limit and that is not on record yet."""
+        row = self.row
+        due = crossed(row.used, row.limit, [*usage_settings.THRESHOLDS, 100])
+        if 100 not in due and (self.refused or (self._lowered and row.limit == 0)):
+            due.append(100)
+        keys = {f"threshold:{row.pk}:{row.limit}:{percent}": percent for percent in due}
+        if not keys:
+            return
+        # A locking read: under REPEATABLE READ a plain one may be older than our lock.
+        told = set(
+            UsageEvent.objects.using(self.using)
+            .select_for_update()
+            .filter(dedupe_key__in=keys)
+            .values_list("dedupe_key", flat=True)
+        )
+        for key, percent in keys.items():
+            if key not in told:
+                kind = UsageEvent.Kind.EXCEEDED if percent == 100 else UsageEvent.Kind.WARNING
+                self.record(kind, threshold=percent, dedupe_key=key)
+
+    def _rows(self) -> QuerySet[UsagePeriod]:
+        return UsagePeriod.objects.using(self.using).filter(
+            organization_id=self.organization.pk, meter=self.terms.meter
+        )
+
+
+def usage_from(row: UsagePeriod, now: datetime) -> Usage:
+    """Return the state of a row as a value."""
+    return Usage(
+        meter=row.meter,
+        used=row.used,
+        limit=row.limit,
+        period=row.span,
+        enforcement=Enforcement(row.enforcement),
+        expired=row.has_ended(now),
+    )
+
+
+def is_governed_by(row: UsagePeriod, terms: Terms, now: datetime) -> bool:
+    """Return whether an open row holds to `terms` already. An expired one keeps its end until it is closed."""
+    return (row.limit, row.enforcement, row.reset_mode) == (terms.limit, terms.enforcement, terms.reset_mode) and (
+        row.has_ended(now) or row.end == terms.end_after(max(now, row.start))
+    )
+
+
+def delete_usage(*, instance: Model, using: str, **_: Any) -> None:
+    """Receiver of `pre_delete`: remove all usage of an organization under its lock, in the deleting transaction."""
+    _lock_row(instance, using)
+    for model in (UsageEvent, UsageHistory, UsagePeriod):
+        model._base_manager.using(using).filter(organization_id=instance.pk)._raw_delete(using)
+
+
+def _lock_row(instance: Model, using: str) -> Any:
+    """Lock one row until the transaction ends; return it as it is now, or None if it is gone."""
+    rows: QuerySet[Any] = instance.__class__._base_manager.using(using).filter(pk=instance.pk)
+    features = connections[using].features
+    if features.has_select_for_update:
+        # NO KEY: other tables' foreign keys to this row need not wait for us.
+        return rows.select_for_update(no_key=features.has_select_for_no_key_update).first()
+    # SQLite has one lock for all, and only a transaction that begins with a write gets in line for it.
+    key = instance._meta.pk.name
+    rows.update(**{key: F(key)})
+    return rows.first()

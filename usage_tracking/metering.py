@@ -1,0 +1,247 @@
+"""Counting: what an organization consumes is taken, refused, given back, corrected and told.
+
+Every function has an async twin with an `a` before its name, which runs it in one hop to a thread.
+
+Inside the caller's `transaction.atomic()` a call belongs to that transaction: rolled back, it never happened. The
+clock is an argument (`now`, aware) for tests and imports; the default is the current time.
+"""
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.utils import timezone
+
+from usage_tracking import refusals
+from usage_tracking.conf import usage_settings
+from usage_tracking.counters import counter
+from usage_tracking.exceptions import InvalidInput
+from usage_tracking.history import HistoryPoint, history_of
+from usage_tracking.ledger import database_of, locked, usage_from
+from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, get_organization_model
+from usage_tracking.periods import ResetMode
+from usage_tracking.plans import meter_named, terms_of
+from usage_tracking.quotas import (
+    DEFAULT_METER,
+    Charge,
+    Decision,
+    Enforcement,
+    Usage,
+    validate_amount,
+    validate_count,
+)
+
+__all__ = [
+    "HistoryPoint",
+    "aadjust",
+    "aconsume",
+    "adjust",
+    "ahistory_of",
+    "arecord",
+    "arefund",
+    "ausage_of",
+    "awould_allow",
+    "consume",
+    "flush_refusals",
+    "give_back",
+    "history_of",
+    "record",
+    "refund",
+    "usage_of",
+    "would_allow",
+]
+
+# Its own name, so that a host can route what shadow enforcement would have refused.
+shadow_logger = logging.getLogger("usage_tracking.shadow")
+
+
+def consume(
+    organization: UsageTrackedOrganization,
+    amount: int = 1,
+    meter: str = DEFAULT_METER,
+    *,
+    now: datetime | None = None,
+    using: str | None = None,
+) -> Decision:
+    """Take `amount` from the open period, or refuse it if hard enforcement has no room for it.
+
+    The answer is truthy when the amount was taken. `using` is the alias to take it on (default: where the usage
+    lives). Raises InvalidAmount, UnknownMeter, InvalidInput (no saved organization), OrganizationGone or a database
+    error; nothing was taken then. With ENABLED = False nothing is taken and everything is allowed.
+    """
+    return _take(organization, amount, meter, now=now, using=using, refusable=True)
+
+
+def record(
+    organization: UsageTrackedOrganization,
+    amount: int,
+    meter: str = DEFAULT_METER,
+    *,
+    now: datetime | None = None,
+    using: str | None = None,
+) -> Decision:
+    """Count an amount known only afterwards; never refuses, whatever the enforcement. Raises like `consume()`."""
+    return _take(organization, amount, meter, now=now, using=using, refusable=False)
+
+
+def would_allow(
+    organization: UsageTrackedOrganization,
+    amount: int = 1,
+    meter: str = DEFAULT_METER,
+    *,
+    now: datetime | None = None,
+) -> bool:
+    """Return whether `consume()` would take the amount now; takes nothing. Raises like `consume()`."""
+    validate_amount(amount)
+    usage = usage_of(organization, meter, now=now)
+    fits = usage.limit is None or usage.used + amount <= usage.limit
+    return fits or usage.enforcement != Enforcement.HARD or not usage_settings.ENABLED
+
+
+def refund(
+    what: Decision | UsageTrackedOrganization,
+    amount: int | None = None,
+    meter: str = DEFAULT_METER,
+    *,
+    actor: Any = None,
+    reason: str = "",
+    now: datetime | None = None,
+) -> int:
+    """Give back what a decision took, to the period and bucket that were charged, even if they are closed.
+
+    `refund(organization, amount, meter=…)` gives back to the open period instead, from its newest buckets first.
+    Never below zero; re-arms no announcement; records a `refunded` event. Returns the amount that came back. A refused
+    decision gives back 0. Refund a decision once: this function cannot know what it gave back before.
+    """
+    now = now or timezone.now()
+    if isinstance(what, Decision):
+        charge = what.charge
+        if amount is not None:
+            message = "amount is that of the decision; give one only with an organization."
+            raise InvalidInput(message, field="amount")
+        if charge is None:
+            return 0
+        organization, meter, using = _charged(charge), charge.meter, charge.database
+    else:
+        charge = None
+        amount = validate_amount(amount)
+        meter_named(meter)
+        organization, using = what, database_of(what)
+    with locked(organization, meter, now=now, using=using) as [ledger]:
+        given = ledger.give_back(amount or 0) if charge is None else ledger.give_back_charge(charge)
+        ledger.record(UsageEvent.Kind.REFUNDED, actor=actor, reason=reason, amount=given)
+    return given
+
+
+def give_back(decision: Decision, *, now: datetime | None = None) -> int:
+    """Give back what a decision took, quietly: what a door does for a request that ended in a server error.
+
+    Unlike `refund()` it leaves no audit event, since an outage would write one per request. Returns the amount.
+    """
+    if decision.charge is None:
+        return 0
+    return counter.give_back(_charged(decision.charge), decision.charge, now=now or timezone.now())
+
+
+def adjust(
+    organization: UsageTrackedOrganization,
+    *,
+    used: int,
+    meter: str = DEFAULT_METER,
+    actor: Any = None,
+    reason: str = "",
+    now: datetime | None = None,
+) -> Usage:
+    """Set what the open period has used: a correction by staff, or the import of an existing count.
+
+    Thresholds that this reaches are announced. Records an `adjusted` event. Raises InvalidAmount naming `used`,
+    UnknownMeter or OrganizationGone.
+    """
+    validate_count(used)
+    meter_named(meter)
+    with locked(organization, meter, now=now or timezone.now(), using=database_of(organization)) as [ledger]:
+        previous = ledger.row.used
+        ledger.set_used(used)
+        ledger.record(UsageEvent.Kind.ADJUSTED, actor=actor, reason=reason, previous_used=previous)
+    return ledger.usage()
+
+
+def usage_of(
+    organization: UsageTrackedOrganization, meter: str = DEFAULT_METER, *, now: datetime | None = None
+) -> Usage:
+    """Return what the organization has used of a meter. Reads one row and writes nothing.
+
+    A lazy period that has ended is shown as the next one, at 0; a scheduled one as it is, `expired`.
+    """
+    now = now or timezone.now()
+    described = meter_named(meter)
+    using = database_of(organization)
+    row = UsagePeriod.objects.using(using).filter(organization_id=organization.pk, meter=meter, is_open=True).first()
+    if row is not None and (row.reset_mode == ResetMode.SCHEDULED or not row.has_ended(now)):
+        return usage_from(row, now)
+    terms = terms_of(organization, described)
+    return Usage(meter=meter, used=0, limit=terms.limit, period=terms.period_at(now), enforcement=terms.enforcement)
+
+
+# -- housekeeping ------------------------------------------------------------------------------------------------------
+
+
+def flush_refusals(*, now: datetime | None = None) -> int:
+    """Write the refusals that this process has answered from memory and no row has counted yet; return how many.
+
+    They are written by themselves when their meter next reaches the database; a process that ends may call this.
+    """
+    organization_model = get_organization_model()
+    flushed = 0
+    for using, pk, meter in refusals.waiting():
+        organization = organization_model._base_manager.using(using).filter(pk=pk).first()
+        if organization is None:
+            refusals.pending((using, pk, meter))
+            continue
+        with locked(organization, meter, now=now or timezone.now(), using=using) as [ledger]:
+            flushed += ledger.count_refusals()
+    return flushed
+
+
+def _take(
+    organization: UsageTrackedOrganization,
+    amount: int,
+    meter: str,
+    *,
+    now: datetime | None,
+    using: str | None,
+    refusable: bool,
+) -> Decision:
+    validate_amount(amount)
+    meter_named(meter)
+    home = database_of(organization)
+    if not usage_settings.ENABLED:
+        return Decision(allowed=True, amount=amount, usage=usage_of(organization, meter, now=now))
+    now = now or timezone.now()
+    decision = counter.take(organization, amount, meter, now=now, using=using or home, refusable=refusable)
+    usage = decision.usage
+    if usage.enforcement == Enforcement.SHADOW and usage.overage:
+        shadow_logger.warning(
+            "Organization %s used %s of %s %s; hard enforcement would have refused %s.",
+            organization.pk,
+            usage.used,
+            usage.limit,
+            meter,
+            amount,
+        )
+    return decision
+
+
+def _charged(charge: Charge) -> UsageTrackedOrganization:
+    """Return a stand-in that names the charged organization; the ledger reads the row itself, under lock."""
+    return get_organization_model()(pk=charge.organization_id)
+
+
+aconsume = sync_to_async(consume)
+arecord = sync_to_async(record)
+awould_allow = sync_to_async(would_allow)
+arefund = sync_to_async(refund)
+aadjust = sync_to_async(adjust)
+ausage_of = sync_to_async(usage_of)
+ahistory_of = sync_to_async(history_of)

@@ -1,0 +1,94 @@
+"""Closing periods: by hand, and when their time has come."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from asgiref.sync import sync_to_async
+from django.db import router
+from django.utils import timezone
+
+from usage_tracking.conf import usage_settings
+from usage_tracking.exceptions import OrganizationGone
+from usage_tracking.ledger import database_of, locked
+from usage_tracking.models import UsagePeriod, UsageTrackedOrganization
+from usage_tracking.periods import ResetMode
+from usage_tracking.plans import meter_named
+from usage_tracking.quotas import DEFAULT_METER, Usage
+
+__all__ = ["ResetReport", "areset", "areset_expired", "reset", "reset_expired"]
+
+BATCH: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetReport:
+    """What one run of `reset_expired()` did."""
+
+    closed: int
+    """Periods closed, those that a late run gave to elapsed intervals included."""
+    organizations_affected: int
+
+
+def reset(
+    organization: UsageTrackedOrganization,
+    meter: str = DEFAULT_METER,
+    *,
+    actor: Any = None,
+    reason: str = "",
+    now: datetime | None = None,
+) -> Usage:
+    """Close the open period of a meter now and open [now, next boundary); return the new state.
+
+    A period that has ended already is closed at its end, as its own reset would have done. Records a `reset` event
+    with `actor` (a user) and `reason`. Raises UnknownMeter or OrganizationGone.
+    """
+    meter_named(meter)
+    now = now or timezone.now()
+    with locked(organization, meter, now=now, using=database_of(organization), visitor=ResetMode.MANUAL) as [ledger]:
+        ledger.sign_closings(actor=actor, reason=reason)
+        if not ledger.closed or ledger.row.used or ledger.row.refused:
+            ledger.close_now()
+    return ledger.usage()
+
+
+def reset_expired(
+    now: datetime | None = None, organizations: Iterable[UsageTrackedOrganization] | None = None
+) -> ResetReport:
+    """Close every period that has ended by `now` and is not closed yet, lazy ones too; manual ones never end.
+
+    Each organization is one transaction, so a run that dies loses nothing and the next goes on; several runs at once
+    close each period once; a second run changes nothing. `organizations` (default: all) narrows it down. When a run
+    comes late, every elapsed interval that had usage becomes a period of its own.
+    """
+    now = now or timezone.now()
+    using = router.db_for_write(UsagePeriod)
+    # Meters that the settings no longer name have no terms to open a next period under.
+    meters = list(usage_settings.METERS)
+    expired = UsagePeriod.objects.using(using).filter(is_open=True, end__lte=now, meter__in=meters)
+    if organizations is not None:
+        expired = expired.filter(organization_id__in=[organization.pk for organization in organizations])
+    closed, affected, last = 0, set(), 0
+    while batch := list(expired.filter(pk__gt=last).select_related("organization").order_by("pk")[:BATCH]):
+        last = batch[-1].pk
+        for row in batch:
+            count = _close_expired(row, now, using)
+            closed += count
+            if count:
+                affected.add(row.organization_id)
+    return ResetReport(closed=closed, organizations_affected=len(affected))
+
+
+def _close_expired(row: UsagePeriod, now: datetime, using: str) -> int:
+    """Close one expired period under lock, unless somebody else was quicker; return how many periods were closed."""
+    try:
+        with locked(row.organization, row.meter, now=now, using=using, visitor=ResetMode.SCHEDULED) as [ledger]:
+            pass  # the visit closes what has ended
+    except OrganizationGone:
+        return 0
+    return len(ledger.closed)
+
+
+areset = sync_to_async(reset)
+areset_expired = sync_to_async(reset_expired)

@@ -1,0 +1,91 @@
+"""From a request to the organization whose usage it is."""
+
+from collections.abc import Callable
+from functools import partial
+from types import NoneType
+from typing import Any, Final
+
+from asgiref.sync import async_to_sync, iscoroutinefunction
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import HttpRequest
+
+from usage_tracking.conf import usage_settings
+from usage_tracking.exceptions import InvalidInput
+from usage_tracking.models import UsageTrackedOrganization, get_organization_model
+
+__all__ = [
+    "SESSION_KEY",
+    "aresolve_organization",
+    "default_resolver",
+    "resolve_organization",
+    "set_active_organization",
+]
+
+SESSION_KEY: Final = "active_organization_id"
+
+
+def default_resolver(request: Any) -> UsageTrackedOrganization | None:
+    """Return `request.organization` if the host set it, else the caller's active or only organization.
+
+    The active one is the session's `active_organization_id`, if `usage_visible_to(user)` has it. A caller who sees
+    several organizations and has chosen none has none.
+    """
+    organization = getattr(request, "organization", None)
+    if not isinstance(organization, NoneType):  # a lazy object that holds None says so by its __class__
+        return organization  # type: ignore[no-any-return] - `resolve_organization` looks at what it is
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated:
+        return None
+    visible = get_organization_model().usage_visible_to(user)
+    session = getattr(request, "session", None)
+    active = None if session is None else session.get(SESSION_KEY)
+    if active is not None:
+        try:
+            if (chosen := visible.filter(pk=active).first()) is not None:
+                return chosen  # type: ignore[no-any-return]
+        except (ValueError, ValidationError):
+            pass  # an old session, from before the keys changed their type
+    only = list(visible.distinct()[:2])
+    return only[0] if len(only) == 1 else None
+
+
+def set_active_organization(request: HttpRequest, organization: UsageTrackedOrganization) -> None:
+    """Make `organization` the one that this session's requests count for.
+
+    Raises PermissionDenied if the user may not see it.
+    """
+    if not get_organization_model().usage_visible_to(request.user).filter(pk=organization.pk).exists():
+        message = "You are not a member of this organization."
+        raise PermissionDenied(message)
+    request.session[SESSION_KEY] = str(organization.pk)
+
+
+def resolve_organization(request: Any) -> UsageTrackedOrganization | None:
+    """Return what ORGANIZATION_RESOLVER says about the request.
+
+    Raises InvalidInput when it is neither a saved organization nor None, and whatever the resolver raises.
+    """
+    resolver = usage_settings.ORGANIZATION_RESOLVER
+    return _checked(async_to_sync(resolver)(request) if iscoroutinefunction(resolver) else resolver(request))
+
+
+async def prepare_resolver(request: Any) -> Callable[[], UsageTrackedOrganization | None]:
+    """Return what a thread can call for the organization: an async resolver is awaited here, on the event loop.
+
+    Raises what an async resolver raises; a plain one is asked by the call.
+    """
+    resolver = usage_settings.ORGANIZATION_RESOLVER
+    if not iscoroutinefunction(resolver):
+        return partial(resolve_organization, request)
+    organization = _checked(await resolver(request))
+    return lambda: organization
+
+
+def _checked(answer: Any) -> UsageTrackedOrganization | None:
+    if isinstance(answer, NoneType):
+        return None
+    model = get_organization_model()
+    if not isinstance(answer, model) or answer.pk is None:
+        message = f"ORGANIZATION_RESOLVER must return a saved {model.__name__} or None, not {answer!r}."
+        raise InvalidInput(message, field="ORGANIZATION_RESOLVER")
+    return answer

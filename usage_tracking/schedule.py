@@ -1,0 +1,22 @@
+"""A ready schedule for Celery beat: pure data, importable from a settings module.
+
+from usage_tracking.schedule import BEAT_SCHEDULE
+CELERY_BEAT_SCHEDULE = {**BEAT_SCHEDULE, ...}
+"""
+
+from datetime import timedelta
+from typing import Any, Final
+
+__all__ = ["BEAT_SCHEDULE"]
+
+BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
+    "usage-tracking-reset-expired": {
+        "task": "usage_tracking.reset_expired_usage",
+        "schedule": timedelta(minutes=1),
+    },
+    "usage-tracking-deliver-events": {
+        "task": "usage_tracking.deliver_usage_events",
+        "schedule": timedelta(minutes=1),
+    },
+}
+"""Every minute: close what has expired, deliver what a crash left undelivered."""

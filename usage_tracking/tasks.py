@@ -1,0 +1,20 @@
+"""Celery tasks: `pip install django-usage-tracking[celery]`. `schedule.BEAT_SCHEDULE` runs them."""
+
+from celery import shared_task
+
+from usage_tracking.events import deliver_events
+from usage_tracking.resets import reset_expired
+
+__all__ = ["deliver_usage_events", "reset_expired_usage"]
+
+
+@shared_task(name="usage_tracking.reset_expired_usage", ignore_result=True)
+def reset_expired_usage() -> int:
+    """Close every period that has ended; return how many were closed."""
+    return reset_expired().closed
+
+
+@shared_task(name="usage_tracking.deliver_usage_events", ignore_result=True)
+def deliver_usage_events(using: str | None = None) -> int:
+    """Deliver what waits in the outbox; return how many events were sent."""
+    return deliver_events(using=using)
