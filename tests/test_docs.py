@@ -1,0 +1,182 @@
+"""The manual and the code say the same."""
+
+import ast
+import importlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from usage_tracking.periods import Calendar, ResetPeriod, parse_anchor
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DOCS = CHECKOUT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+
+FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
+CAPTION = re.compile(r"\A:caption: (?P<caption>.*)\n+")
+
+
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """Return (language, caption, text) of each code block of a page."""
+    found = []
+    for match in FENCE.finditer(page.read_text()):
+        language = match["info"].removeprefix("{code-block}").strip()
+        caption = CAPTION.match(match["body"])
+        found.append((language, caption["caption"] if caption else "", CAPTION.sub("", match["body"])))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_python_in_the_docs_compiles(page):
+    """Every Python example can at least be parsed."""
+    for language, _, text in blocks(page):
+        if language == "python":
+            ast.parse(textwrap.dedent(text), filename=str(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_names_that_the_docs_import_exist(page):
+    """What an example imports from the package is there."""
+    for language, _, text in blocks(page):
+        if language != "python":
+            continue
+        for node in ast.walk(ast.parse(textwrap.dedent(text))):
+            if not (isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("usage_tracking")):
+                continue
+            if node.module.startswith("usage_tracking.api"):
+                pytest.importorskip("rest_framework")
+            module = importlib.import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+INTERNAL = {"ViewUsage", "denial", "prepare_resolver", "usage_of_view"}
+"""In `__all__` for other modules of the package; nothing a host needs."""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["decorators", "entitlements", "exceptions", "history", "metering", "resets", "resolvers", "signals", "testing"],
+)
+def test_each_public_name_is_in_the_reference(module):
+    """No public name is left out of the reference pages."""
+    reference = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+    if f"automodule:: usage_tracking.{module}\n   :members:" in reference:
+        return
+    names = set(importlib.import_module(f"usage_tracking.{module}").__all__) - INTERNAL
+    assert {name for name in names if not re.search(rf"(?<!a)\b{name}\b", reference)} == set()
+
+
+def test_the_table_of_reset_days_is_right():
+    """Each anchor in the table gives the boundaries that the table says."""
+    rows = re.findall(
+        r"^\|[^|]+\| `(\w+)` \| `([\dT:-]+)` \| ([\d, -]+) \|$",
+        (DOCS / "how-to" / "resets.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(rows) == 7
+    for reset_period, anchor, dates in rows:
+        calendar = Calendar(ResetPeriod(reset_period), parse_anchor(anchor))
+        moment = datetime(2027, 1, 1, tzinfo=UTC)
+        boundaries = []
+        while moment.year == 2027:
+            moment = calendar.next_boundary(moment)
+            boundaries.append(moment.date().isoformat())
+        expected = dates.strip().split(", ")
+        first = boundaries.index(expected[0])
+        assert boundaries[first : first + len(expected)] == expected
+
+
+def test_the_tutorial_works(tmp_path):
+    """Its files, written as it says, and its commands, run as it says, end in what it shows."""
+    if not (shutil.which("curl") and shutil.which("bash")):
+        pytest.skip("the tutorial is for a Unix shell with curl")
+    tutor = Tutor(tmp_path)
+    try:
+        for language, caption, text in blocks(DOCS / "tutorial.md"):
+            if caption:
+                tutor.write(caption, text)
+            elif language == "console":
+                tutor.type(text)
+    finally:
+        tutor.stop()
+    output = "".join(tutor.output)
+    assert '{"hello": "ann"}' in output
+    assert "200\n200\n200\n200\n429\n" in output
+    assert '"detail": "This request needs 1 of the quota “api”; 0 of 5 are left.' in output
+    assert "5 of 5, 100 %, resets at" in output
+    assert "100 requests remain" in output
+
+
+class Tutor:
+    """Follows a tutorial in an empty folder, with the Python that runs the tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.output: list[str] = []
+        self.server: subprocess.Popen[bytes] | None = None
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "COV", "PYTEST"))},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(CHECKOUT),
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def write(self, caption: str, text: str) -> None:
+        """Write or extend the file that a block's caption names."""
+        name, _, where = caption.partition(", ")
+        with (self.folder / name).open("a" if where == "at the end" else "w") as file:
+            file.write(text)
+
+    def type(self, text: str) -> None:
+        """Run the commands of a console block; the server goes on while the next ones run."""
+        commands = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+        # The folder and the virtual environment are there already.
+        commands = [line for line in commands if not re.match(r"mkdir|python3 -m venv|\. |pip ", line)]
+        script = "\n".join(["touch .variables; . ./.variables", *commands]).replace("8000", str(self.port))
+        if "runserver" in script:
+            self.server = subprocess.Popen(  # noqa: S602 - the manual's own commands
+                f"exec {script.splitlines()[-1]} --noreload",
+                shell=True,
+                cwd=self.folder,
+                env=self.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            self._wait()
+            return
+        script = f"set -e\n{script}\ndeclare -p login token > .variables 2> /dev/null || true\n"
+        ran = subprocess.run(
+            ["bash", "-c", script],  # noqa: S607 - the reader's own shell
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, f"{text}\n{ran.stdout}\n{ran.stderr}"
+        self.output.append(ran.stdout)
+
+    def stop(self) -> None:
+        """Stop the server."""
+        if self.server is not None:
+            self.server.terminate()
+            self.server.wait(10)
+
+    def _wait(self) -> None:
+        for _ in range(150):
+            with socket.socket() as client:
+                if not client.connect_ex(("127.0.0.1", self.port)):
+                    return
+            time.sleep(0.1)
+        pytest.fail("the tutorial's server does not answer")
