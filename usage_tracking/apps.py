@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.apps import AppConfig, apps
-from django.core import checks as django_checks
 from django.db.backends.signals import connection_created
 from django.db.models.signals import post_save, pre_delete
 from django.utils.translation import gettext_lazy as _
@@ -19,7 +18,7 @@ class UsageTrackingConfig(AppConfig):
     def ready(self) -> None:
         """Follow the organization's saves and deletes, and register the system checks."""
         # Models can be imported from here on only.
-        from usage_tracking import checks, doors, entitlements, ledger  # noqa: PLC0415
+        from usage_tracking import checks, databases, entitlements, ledger  # noqa: PLC0415
         from usage_tracking.models import get_organization_model  # noqa: PLC0415
 
         organization_model = get_organization_model()
@@ -29,6 +28,5 @@ class UsageTrackingConfig(AppConfig):
             uid = f"usage_tracking.{sender._meta.label}"
             pre_delete.connect(ledger.delete_usage, sender=sender, dispatch_uid=uid)
             post_save.connect(entitlements.follow_save, sender=sender, dispatch_uid=uid)
-        connection_created.connect(doors.limit_lock_waits, dispatch_uid="usage_tracking")
-        for check in checks.CHECKS:
-            django_checks.register(check, "usage_tracking")
+        connection_created.connect(databases.limit_lock_waits, dispatch_uid="usage_tracking")
+        checks.register_checks()

@@ -1,0 +1,76 @@
+"""The connections that usage is counted on. They are looked at, not opened."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name for it
+from django.db import connections, router
+
+from usage_tracking.checks.settings import unless_settings_are_broken
+from usage_tracking.checks.urls import views
+from usage_tracking.conf import usage_settings
+from usage_tracking.models import UsagePeriod
+
+# By its name: only `api` knows the REST framework.
+THROTTLE: Final = "usage_tracking.api.throttling.UsageThrottle"
+
+
+@unless_settings_are_broken
+def check_charge_database(**_: Any) -> Iterator[CheckMessage]:
+    """A charge inside a view's transaction is taken on a connection of its own, to the same database."""
+    home, alias = router.db_for_write(UsagePeriod), usage_settings.CHARGE_DATABASE
+    if connections[home].vendor == "sqlite":
+        return  # one writer at a time: a charge always joins
+    ours = connections[home].settings_dict
+    if alias is None:
+        if ours["ATOMIC_REQUESTS"] and any(_has_throttle(pattern.callback) for pattern in views()):
+            yield Warning(
+                f"ATOMIC_REQUESTS is True on {home!r}, so UsageThrottle charges in the view's transaction: "
+                "an organization's requests wait for each other's views, and a failing view takes its charge along.",
+                hint=(
+                    f"Repeat the entry {home!r} of DATABASES under another name with ATOMIC_REQUESTS False, and set "
+                    "CHARGE_DATABASE to that name. Silence this warning if that is what you want."
+                ),
+                id="usage_tracking.W007",
+            )
+        return
+    charging = connections[alias].settings_dict
+    if differing := [key for key in ("ENGINE", "NAME", "HOST", "PORT") if str(ours[key]) != str(charging[key])]:
+        yield Error(
+            f"CHARGE_DATABASE is {alias!r}, but usage is on {home!r}: they differ in {', '.join(differing)}.",
+            hint=f"Let the entry {alias!r} of DATABASES repeat {home!r}, but for ATOMIC_REQUESTS.",
+            id="usage_tracking.E012",
+        )
+    if charging["ATOMIC_REQUESTS"]:
+        yield Error(
+            f"ATOMIC_REQUESTS is True on CHARGE_DATABASE, {alias!r}: a charge there is part of the view's transaction.",
+            hint=f"Set ATOMIC_REQUESTS to False in DATABASES[{alias!r}].",
+            id="usage_tracking.E013",
+        )
+
+
+def _has_throttle(view: Any) -> bool:
+    # An action of a viewset may have its own: they are among its keywords.
+    of_class = getattr(getattr(view, "cls", None), "throttle_classes", ())
+    throttles = getattr(view, "initkwargs", {}).get("throttle_classes", of_class)
+    bases = [base for throttle in throttles for base in throttle.__mro__]
+    return any(f"{base.__module__}.{base.__qualname__}" == THROTTLE for base in bases)
+
+
+@unless_settings_are_broken
+def check_connections(**_: Any) -> Iterator[CheckMessage]:
+    """A connection outlives its request."""
+    for alias in dict.fromkeys([router.db_for_write(UsagePeriod), usage_settings.CHARGE_DATABASE]):
+        # Opening a file costs nothing.
+        if alias is None or connections[alias].vendor == "sqlite":
+            continue
+        entry = connections[alias].settings_dict
+        if entry["CONN_MAX_AGE"] == 0 and not entry["OPTIONS"].get("pool"):
+            yield Warning(
+                f"Every request opens a connection to {alias!r}: that costs twenty times what counting does.",
+                hint=(
+                    f"Set CONN_MAX_AGE in DATABASES[{alias!r}], to 60 for example; under ASGI use a pool instead, on "
+                    'PostgreSQL by "OPTIONS": {"pool": True}.'
+                ),
+                id="usage_tracking.W008",
+            )
