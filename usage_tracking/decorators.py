@@ -1,25 +1,33 @@
-"""What a view says about its own usage.
+"""What a view says about its own usage, and which feature it asks for.
 
-Each decorator works on function views (sync and async), on `View.dispatch` through `method_decorator`, on a class
-(Django's or DRF's) and on single handlers: `get`, `post`, the actions of a DRF viewset. The handler's word comes
-first, then the class's, then that of the view function.
+`usage_exempt`, `usage_amount` and `usage_meter` go on function views (sync and async; above DRF's `@api_view`), on
+classes (Django's or DRF's) and on single handlers: `get`, `post`, the actions of a DRF viewset. The handler's word
+comes first, then the class's, then that of the view function. `require_feature` wraps a view function; on a class it
+goes through `method_decorator(…, name="dispatch")`.
 """
 
 import functools
+import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 
 from usage_tracking import problems
 from usage_tracking.entitlements import has_feature
+from usage_tracking.exceptions import InvalidAmount
+from usage_tracking.models import UsageTrackedOrganization
+from usage_tracking.problems import Problem
 from usage_tracking.quotas import DEFAULT_METER, validate_amount
-from usage_tracking.resolvers import resolve_organization
+from usage_tracking.resolvers import prepare_resolver, resolve_organization
 
-__all__ = ["ViewUsage", "require_feature", "usage_amount", "usage_exempt", "usage_meter", "usage_of_view"]
+__all__ = ["ViewUsage", "denial", "require_feature", "usage_amount", "usage_exempt", "usage_meter", "usage_of_view"]
+
+logger = logging.getLogger(__name__)
 
 View = TypeVar("View", bound=Callable[..., Any])
 Amount = int | Callable[[HttpRequest], int]
@@ -48,62 +56,89 @@ def usage_exempt(view: View) -> View:
 def usage_amount(amount: Amount) -> Callable[[View], View]:
     """Let a request consume `amount`: an int from 1, or a callable that gets the HttpRequest and returns one.
 
-    Raises InvalidAmount for an int out of range. A callable that raises or returns none of these counts as a counter
-    error: ON_COUNTER_ERROR decides about the request.
+    Raises InvalidAmount for an int out of range or an async callable. A callable that raises or returns anything else
+    counts as a counter error: ON_COUNTER_ERROR decides about the request.
     """
     if not callable(amount):
         validate_amount(amount)
+    elif iscoroutinefunction(amount):
+        message = f"amount must be a plain function, not the async {amount!r}: it is called beside the database."
+        raise InvalidAmount(message, field="amount")
     return lambda view: _set(view, amount=amount)
 
 
 def usage_meter(meter: str) -> Callable[[View], View]:
-    """Count requests to this view on another meter than `api`; the system checks know unknown ones."""
+    """Count requests to this view on another meter than `api`. The system checks name one that METERS lacks."""
     return lambda view: _set(view, meter=meter)
 
 
 def require_feature(feature: str) -> Callable[[View], View]:
     """Answer 403 with a problem of its own type unless the caller's organization has `feature`.
 
-    A caller without an organization has no feature. For DRF views use the permission `api.permissions.HasFeature`.
+    A caller without an organization has no feature. When nobody can tell, because the resolver or PLANS fails, the
+    answer is 503, whatever ON_COUNTER_ERROR says: what is paid for is not given away. Raises TypeError on a class.
+    For DRF views use the permission `api.permissions.HasFeature`.
     """
 
-    def lacks(request: HttpRequest) -> HttpResponse | None:
-        organization = resolve_organization(request)
-        if organization is not None and has_feature(organization, feature):
-            return None
-        return problems.write(HttpResponse(), problems.feature_missing(feature))  # type: ignore[return-value]
-
     def decorate(view: View) -> View:
-        if iscoroutinefunction(view):
+        if inspect.isclass(view):
+            message = f'Use @method_decorator(require_feature({feature!r}), name="dispatch") on {view.__qualname__}.'
+            raise TypeError(message)
 
-            @functools.wraps(view)
-            async def gate(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                return await sync_to_async(lacks)(request) or await view(request, *args, **kwargs)
-        else:
+        async def agate(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            resolve = await prepare_resolver(request)
+            problem = await sync_to_async(denial)(feature, resolve)
+            return problems.response(problem) if problem else await view(request, *args, **kwargs)
 
-            @functools.wraps(view)
-            def gate(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                return lacks(request) or view(request, *args, **kwargs)
+        def gate(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            problem = denial(feature, partial(resolve_organization, request))
+            return problems.response(problem) if problem else view(request, *args, **kwargs)
 
-        return gate  # type: ignore[return-value]
+        return functools.wraps(view)(agate if _is_async(view) else gate)  # type: ignore[return-value]
 
     return decorate
 
 
+def denial(feature: str, resolve: Callable[[], UsageTrackedOrganization | None]) -> Problem | None:
+    """Return the problem that keeps the organization that `resolve` names from a feature; None if it has it.
+
+    Never raises: when nobody can tell, the problem is a 503.
+    """
+    try:
+        organization = resolve()
+        granted = organization is not None and has_feature(organization, feature)
+    except Exception:
+        logger.exception("The feature %r could not be looked up.", feature)
+        return problems.feature_unknown(feature)
+    return None if granted else problems.feature_missing(feature)
+
+
 @lru_cache(maxsize=4096)
 def usage_of_view(view: Callable[..., Any], method: str) -> ViewUsage:
-    """Return what a request with `method` to a resolved view function consumes."""
-    cls = getattr(view, "view_class", None) or getattr(view, "cls", None)
-    name = method.lower()
-    # DRF's viewsets map methods to actions.
-    handler = getattr(cls, (getattr(view, "actions", None) or {}).get(name, name), None)
+    """Return what a request with `method` to a resolved view function (or a view class) consumes."""
+    cls = getattr(view, "view_class", None) or getattr(view, "cls", None) or view
+    handler = _handler(cls, view, method.lower())
+    if handler is None and method == "HEAD":
+        handler = _handler(cls, view, "get")
     options: dict[str, Any] = {}
     for speaker in (view, cls, handler):
         options |= getattr(speaker, ATTRIBUTE, {})
     return ViewUsage(**options)
 
 
+def _handler(cls: Any, view: Callable[..., Any], method: str) -> Any:
+    # DRF's viewsets map methods to actions.
+    actions = getattr(view, "actions", None) or {}
+    return getattr(cls, actions.get(method, method), None)
+
+
 def _set(view: View, **options: Any) -> View:
     # A copy: a subclass must not change what its base says.
     setattr(view, ATTRIBUTE, {**getattr(view, ATTRIBUTE, {}), **options})
     return view
+
+
+def _is_async(view: Callable[..., Any]) -> bool:
+    # An async class-based view has a plain `dispatch` that returns a coroutine; `method_decorator` hands us a partial.
+    owner = getattr(getattr(view, "func", view), "__self__", None)
+    return iscoroutinefunction(view) or getattr(owner, "view_is_async", False)

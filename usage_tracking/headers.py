@@ -2,11 +2,15 @@
 
 import math
 from datetime import datetime
+from typing import Final
 
 from usage_tracking.conf import HeaderStyle, usage_settings
 from usage_tracking.quotas import Usage
 
-__all__ = ["fields"]
+__all__ = ["fields", "seconds_left"]
+
+MAX_INTEGER: Final = 999_999_999_999_999
+"""The largest whole number a structured field can hold (RFC 9651, section 3.3.1); limits can be larger."""
 
 
 def fields(usage: Usage, now: datetime) -> dict[str, str]:
@@ -15,8 +19,14 @@ def fields(usage: Usage, now: datetime) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     for style in usage_settings.HEADERS:
-        found |= _ietf(usage, now) if style == HeaderStyle.IETF else _x_ratelimit(usage)
+        found |= (_ietf if style == HeaderStyle.IETF else _x_ratelimit)(usage, now)
     return found
+
+
+def seconds_left(usage: Usage, now: datetime) -> int | None:
+    """Return the seconds until the quota resets, rounded up; None when that instant is not known."""
+    resets_at = usage.resets_at
+    return None if resets_at is None or resets_at <= now else math.ceil((resets_at - now).total_seconds())
 
 
 def _ietf(usage: Usage, now: datetime) -> dict[str, str]:
@@ -26,18 +36,18 @@ def _ietf(usage: Usage, now: datetime) -> dict[str, str]:
     the one place that follows it. A meter's name needs no escaping in a structured field (RFC 9651, section 3.3.3).
     """
     window = usage.period.seconds
-    policy = f'"{usage.meter}";q={usage.limit}'
-    limit = f'"{usage.meter}";r={usage.remaining}'
+    policy = f'"{usage.meter}";q={min(usage.limit or 0, MAX_INTEGER)}'
+    limit = f'"{usage.meter}";r={min(usage.remaining or 0, MAX_INTEGER)}'
     if window is not None:
         policy += f";w={window}"
-    if usage.resets_at is not None and usage.resets_at > now:
-        limit += f";t={math.ceil((usage.resets_at - now).total_seconds())}"
+    if (seconds := seconds_left(usage, now)) is not None:
+        limit += f";t={seconds}"
     return {"RateLimit-Policy": policy, "RateLimit": limit}
 
 
-def _x_ratelimit(usage: Usage) -> dict[str, str]:
+def _x_ratelimit(usage: Usage, now: datetime) -> dict[str, str]:
     """Return the fields many clients know from GitHub's API; the reset is in seconds since the Unix epoch."""
     found = {"X-RateLimit-Limit": str(usage.limit), "X-RateLimit-Remaining": str(usage.remaining)}
-    if usage.resets_at is not None:
+    if usage.resets_at is not None and usage.resets_at > now:
         found["X-RateLimit-Reset"] = str(math.ceil(usage.resets_at.timestamp()))
     return found

@@ -1,6 +1,7 @@
 """The middleware: charges session callers, and writes what every door has decided."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -9,7 +10,7 @@ from django.http.response import HttpResponseBase
 
 from usage_tracking import doors
 from usage_tracking.events import deferred_delivery, dispatch
-from usage_tracking.resolvers import prepare_resolver, resolve_organization
+from usage_tracking.resolvers import resolve_organization
 
 __all__ = ["UsageTrackingMiddleware"]
 
@@ -35,6 +36,7 @@ class UsageTrackingMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Let the request pass, write its outcome, then deliver what happened."""
+        doors.begin(request)
         if self.is_async:
             return self.__acall__(request)
         with deferred_delivery() as outboxes:
@@ -43,13 +45,9 @@ class UsageTrackingMiddleware:
         return response
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        """Do the same without leaving the event loop, unless the database is needed."""
+        """Do the same on the event loop."""
         with deferred_delivery() as outboxes:
-            response: HttpResponseBase = await self.get_response(request)  # type: ignore[misc]
-            if doors.may_give_back(request, response):
-                response = await sync_to_async(doors.finish)(request, response)
-            else:
-                response = doors.finish(request, response)
+            response = await doors.afinish(request, await self.get_response(request))  # type: ignore[misc]
         if outboxes:
             await sync_to_async(dispatch)(outboxes)
         return response
@@ -57,21 +55,16 @@ class UsageTrackingMiddleware:
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
     ) -> HttpResponse | None:
-        """Charge the request. An empty response stands for a refusal until `finish` writes it."""
-        return _stop(doors.charge(request, view, lambda: resolve_organization(request)))
+        """Charge the request."""
+        return _stop(doors.charge(request, view, partial(resolve_organization, request)))
 
     async def aprocess_view(
         self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
     ) -> HttpResponse | None:
-        """Do the same, with one hop to a thread for resolver and counter together."""
-        try:
-            if doors.view_usage_of(request, view) is None:
-                return None
-            resolve = await prepare_resolver(request)
-        except Exception:  # noqa: BLE001 - `failed` logs it
-            return _stop(doors.failed(request))
-        return _stop(await sync_to_async(doors.charge)(request, view, resolve))
+        """Do the same on the event loop."""
+        return _stop(await doors.acharge(request, view))
 
 
 def _stop(outcome: doors.Outcome | None) -> HttpResponse | None:
+    # An empty response stands for the refusal until `finish` writes it.
     return None if outcome is None or outcome.allowed else HttpResponse(status=429)

@@ -1,7 +1,6 @@
 """Problem details for HTTP APIs (RFC 9457): what a refused caller reads."""
 
 import json
-import math
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,7 +11,16 @@ from django.utils.translation import ngettext
 
 from usage_tracking.quotas import Decision
 
-__all__ = ["CONTENT_TYPE", "counter_unavailable", "feature_missing", "quota_exceeded", "retry_after", "write"]
+__all__ = [
+    "CONTENT_TYPE",
+    "Problem",
+    "counter_unavailable",
+    "feature_missing",
+    "feature_unknown",
+    "quota_exceeded",
+    "response",
+    "write",
+]
 
 CONTENT_TYPE: Final = "application/problem+json"
 
@@ -60,6 +68,17 @@ def feature_missing(feature: str) -> Problem:
     }
 
 
+def feature_unknown(feature: str) -> Problem:
+    """Return the 503 problem of a request whose features could not be looked up."""
+    return {
+        "type": TEMPORARY_REDUCED_CAPACITY,
+        "title": _("Features cannot be looked up right now"),
+        "status": 503,
+        "detail": _("The request was not carried out. Please try again in a moment."),
+        "feature": feature,
+    }
+
+
 def counter_unavailable() -> Problem:
     """Return the 503 problem of a request whose usage could not be counted (ON_COUNTER_ERROR = "refuse")."""
     return {
@@ -70,30 +89,38 @@ def counter_unavailable() -> Problem:
     }
 
 
-def retry_after(decision: Decision, now: datetime) -> int | None:
-    """Return the seconds until the quota resets, rounded up; None when that instant is not known."""
-    resets_at = decision.usage.resets_at
-    return None if resets_at is None or resets_at <= now else math.ceil((resets_at - now).total_seconds())
+def response(problem: Problem) -> HttpResponse:
+    """Return the problem as a response of its own."""
+    return write(HttpResponse(), problem)
 
 
-def write(response: HttpResponseBase, problem: Problem) -> HttpResponseBase:
+def write(response: HttpResponseBase, problem: Problem, *, retry_after: int | None = None) -> HttpResponse:
     """Turn `response` into the problem, keeping the headers and cookies that others have put on it.
 
-    A streaming response is replaced.
+    `retry_after` is in seconds. A streaming response is replaced by one that keeps these.
     """
     if not isinstance(response, HttpResponse):
-        response.close()
-        response = HttpResponse()
+        response = _without_stream(response)
     response.status_code = problem["status"]
     response.content = json.dumps(problem, ensure_ascii=False).encode()
-    # These described the body that is gone.
-    for header in ("Content-Encoding", "Content-Length", "ETag", "Last-Modified"):
-        del response.headers[header]
+    # These described the answer that is gone.
+    for header in ("Content-Disposition", "Content-Encoding", "Content-Length", "ETag", "Last-Modified", "Retry-After"):
+        response.headers.pop(header, None)
     response.headers["Content-Type"] = CONTENT_TYPE
     response.headers["Cache-Control"] = "no-store"
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
     return response
 
 
 def instant(moment: datetime) -> str:
     """Return an aware instant as RFC 3339 in UTC."""
     return moment.isoformat().replace("+00:00", "Z")
+
+
+def _without_stream(response: HttpResponseBase) -> HttpResponse:
+    replacement = HttpResponse(headers=response.headers)
+    replacement.cookies = response.cookies
+    # What the stream opened is closed with its replacement. Closing it here would end the request for Django.
+    replacement._resource_closers = response._resource_closers  # type: ignore[attr-defined]  # noqa: SLF001
+    return replacement

@@ -1,11 +1,12 @@
 """From a request to the organization whose usage it is."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from types import NoneType
 from typing import Any, Final
 
-from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest
 
@@ -15,13 +16,15 @@ from usage_tracking.models import UsageTrackedOrganization, get_organization_mod
 
 __all__ = [
     "SESSION_KEY",
-    "aresolve_organization",
+    "aset_active_organization",
     "default_resolver",
+    "prepare_resolver",
     "resolve_organization",
     "set_active_organization",
 ]
 
 SESSION_KEY: Final = "active_organization_id"
+"""Where a session keeps the key of the organization that was chosen."""
 
 
 def default_resolver(request: Any) -> UsageTrackedOrganization | None:
@@ -32,7 +35,7 @@ def default_resolver(request: Any) -> UsageTrackedOrganization | None:
     """
     organization = getattr(request, "organization", None)
     if not isinstance(organization, NoneType):  # a lazy object that holds None says so by its __class__
-        return organization  # type: ignore[no-any-return] - `resolve_organization` looks at what it is
+        return organization  # type: ignore[no-any-return]  # `resolve_organization` looks at what it is
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated:
         return None
@@ -43,7 +46,7 @@ def default_resolver(request: Any) -> UsageTrackedOrganization | None:
         try:
             if (chosen := visible.filter(pk=active).first()) is not None:
                 return chosen  # type: ignore[no-any-return]
-        except (ValueError, ValidationError):
+        except (TypeError, ValueError, ValidationError):
             pass  # an old session, from before the keys changed their type
     only = list(visible.distinct()[:2])
     return only[0] if len(only) == 1 else None
@@ -70,15 +73,23 @@ def resolve_organization(request: Any) -> UsageTrackedOrganization | None:
 
 
 async def prepare_resolver(request: Any) -> Callable[[], UsageTrackedOrganization | None]:
-    """Return what a thread can call for the organization: an async resolver is awaited here, on the event loop.
+    """Return what a thread calls for the organization, so that it shares the thread's visit with the counter.
 
-    Raises what an async resolver raises; a plain one is asked by the call.
+    An async resolver is awaited here, on the event loop; what it raises, the call raises.
     """
-    resolver = usage_settings.ORGANIZATION_RESOLVER
-    if not iscoroutinefunction(resolver):
-        return partial(resolve_organization, request)
-    organization = _checked(await resolver(request))
-    return lambda: organization
+    answered: Future[Any] = Future()
+    try:
+        resolver = usage_settings.ORGANIZATION_RESOLVER
+        if not iscoroutinefunction(resolver):
+            return partial(resolve_organization, request)
+        answered.set_result(await resolver(request))
+    except Exception as error:  # noqa: BLE001 - raised by the call
+        answered.set_exception(error)
+    # The answer may be a lazy object, which only a thread may look at.
+    return lambda: _checked(answered.result())
+
+
+aset_active_organization = sync_to_async(set_active_organization)
 
 
 def _checked(answer: Any) -> UsageTrackedOrganization | None:

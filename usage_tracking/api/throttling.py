@@ -1,14 +1,17 @@
 """The door for callers whom DRF authenticates: token, JWT, API key."""
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
-from rest_framework.views import APIView
 
 from usage_tracking import doors
 from usage_tracking.resolvers import resolve_organization
+
+if TYPE_CHECKING:
+    # It imports us: rest_framework.views reads DEFAULT_THROTTLE_CLASSES as it is imported.
+    from rest_framework.views import APIView
 
 __all__ = ["UsageThrottle"]
 
@@ -20,13 +23,13 @@ class UsageThrottle(BaseThrottle):
     which must be installed, writes the refusal.
     """
 
-    def allow_request(self, request: Request, view: APIView) -> bool:
+    def allow_request(self, request: Request, view: "APIView") -> bool:
         """Return whether the request may go on."""
-        http_request: HttpRequest = request._request
+        http_request = request._request
         match = http_request.resolver_match
         # Without URL resolution (a view called directly, in a test) the class still speaks for itself.
         function: Any = type(view) if match is None else match.func
-        outcome = doors.charge(http_request, function, lambda: resolve_organization(request))
+        outcome = doors.charge(http_request, function, partial(resolve_organization, request))
         return outcome is None or outcome.allowed
 
     def wait(self) -> None:

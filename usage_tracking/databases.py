@@ -1,0 +1,79 @@
+"""Whose transaction a charge inside a view belongs to: CHARGE_DATABASE, a second name for the database of the usage.
+
+A charge that joined the view's transaction would hold the open period's row for as long as the view runs, and vanish
+with its rollback. On a connection of its own it is committed at once.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.db import connections, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from usage_tracking.conf import SettingError, usage_settings
+from usage_tracking.models import UsagePeriod
+
+__all__ = ["charge_alias", "home_of", "limit_lock_waits", "survival_of"]
+
+LOCK_WAIT_SECONDS: Final = 2
+"""How long a charge on CHARGE_DATABASE waits for a row before ON_COUNTER_ERROR decides."""
+
+
+def charge_alias(home: str) -> str:
+    """Return the alias on which to charge usage that lives on `home`.
+
+    That is `home`, unless it is in a transaction and CHARGE_DATABASE keeps out of it. In the transaction of a test
+    case there is no keeping out: what the test wrote is invisible to every other connection.
+    """
+    alias = usage_settings.CHARGE_DATABASE
+    connection = connections[home]
+    # SQLite has one writer at a time: a second connection would wait for the first until it times out.
+    if alias is None or not connection.in_atomic_block or connection.vendor == "sqlite" or _in_test_case(connection):
+        return home
+    return alias
+
+
+def home_of(alias: str) -> str:
+    """Return the alias that the rest of the project knows the usage on `alias` by: CHARGE_DATABASE is nobody's home.
+
+    What this process remembers is filed under it, and receivers get an organization that belongs to it: one that
+    belonged to CHARGE_DATABASE could not be related to the host's other objects.
+    """
+    return router.db_for_write(UsagePeriod) if alias == usage_settings.CHARGE_DATABASE else alias
+
+
+def survival_of(connection: BaseDatabaseWrapper) -> Callable[[], bool]:
+    """Return a function that tells whether what the running transaction has done so far still stands."""
+    committed: list[bool] = []
+
+    def kept() -> None:
+        committed.append(True)
+
+    transaction.on_commit(kept, using=connection.alias)
+    # A rolled-back savepoint drops its callbacks; under a test case the outermost block never commits.
+    return lambda: bool(committed) or any(callback is kept for _, callback, *_ in connection.run_on_commit)
+
+
+def limit_lock_waits(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Receiver of `connection_created`: on CHARGE_DATABASE nobody waits for a row for more than two seconds.
+
+    The view's own transaction may hold that very row, and no database sees a deadlock between two connections.
+    """
+    try:
+        is_for_charges = connection.alias == usage_settings.CHARGE_DATABASE
+    except SettingError:
+        return  # a system check names it; the host's other connections must not fail for it
+    # An alias that views use as well (a check error) keeps the host's own lock timeout.
+    if not is_for_charges or connection.settings_dict["ATOMIC_REQUESTS"]:
+        return
+    statements = {
+        "postgresql": f"SET lock_timeout = '{LOCK_WAIT_SECONDS}s'",
+        "mysql": f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}",
+    }
+    if statement := statements.get(connection.vendor):
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
+def _in_test_case(connection: BaseDatabaseWrapper) -> bool:
+    return any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
