@@ -1,0 +1,165 @@
+"""What a client of a worker process does: each of these runs in a thread of its own, against the real database."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from tests.concurrency.books import unbalanced
+from usage_tracking.entitlements import update_limits
+from usage_tracking.exceptions import OrganizationGone
+from usage_tracking.metering import adjust, consume, give_back, refund, usage_of
+from usage_tracking.models import get_organization_model
+from usage_tracking.resets import ResetReport, reset, reset_expired
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from usage_tracking.quotas import Charge, Decision
+
+PATIENCE = 50_000
+"""Looks after which what one waits for will not come."""
+
+TENTH = timedelta(seconds=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one call."""
+
+    now: datetime
+    amount: int
+    used: int
+    limit: int | None
+    charge: Charge | None
+    returned: int = 0
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the call was admitted."""
+        return self.charge is not None
+
+
+def organization_of(pk: object) -> Any:
+    """Return the organization as this process reads it."""
+    return get_organization_model()._base_manager.get(pk=pk)
+
+
+def answer(decision: Decision, now: datetime, *, returned: int = 0) -> Answer:
+    """Return what a test wants to know about a decision."""
+    return Answer(now, decision.amount, decision.usage.used, decision.usage.limit, decision.charge, returned)
+
+
+def hammer(pk: object, calls: Iterable[tuple[datetime, int]]) -> list[Answer]:
+    """Consume, call by call, as fast as the database answers."""
+    organization = organization_of(pk)
+    return [answer(consume(organization, amount, now=now), now) for now, amount in calls]
+
+
+def hammer_and_return(pk: object, calls: Iterable[tuple[datetime, int]]) -> list[Answer]:
+    """Consume, and give back every second charge some calls later: by hand or, as a door does, quietly."""
+    organization = organization_of(pk)
+    answers, held = [], []
+    for number, (now, amount) in enumerate(calls):
+        decision = consume(organization, amount, now=now)
+        held.append((decision, now))
+        if number % 4 == 3:
+            for (kept, at), back in zip(held, [None, refund, None, give_back], strict=True):
+                answers.append(answer(kept, at, returned=0 if back is None else back(kept, now=now)))
+            held.clear()
+    return answers + [answer(kept, at) for kept, at in held]
+
+
+def hammer_until_gone(pk: object, calls: Iterable[tuple[datetime, int]]) -> str:
+    """Consume until the organization is gone."""
+    organization = organization_of(pk)
+    try:
+        for now, amount in calls:
+            consume(organization, amount, now=now)
+    except OrganizationGone:
+        return "gone"
+    return "never noticed"
+
+
+def meddle(pk: object, moments: Iterable[datetime], limits: tuple[int, int]) -> int:
+    """Reset by hand and move the limit, by turns; return how many resets that were."""
+    organization = organization_of(pk)
+    choice, resets = random.Random(7), 0  # noqa: S311 - the same numbers in each run
+    for number, now in enumerate(moments):
+        if number % 3:
+            update_limits(organization, limits={"api": choice.randint(*limits)}, now=now)
+        else:
+            reset(organization, now=now)
+            resets += 1
+    return resets
+
+
+def reset_at(pk: object, moments: Iterable[datetime]) -> None:
+    """Reset by hand at each moment."""
+    organization = organization_of(pk)
+    for now in moments:
+        reset(organization, now=now)
+
+
+def run_job(moments: Iterable[datetime]) -> list[ResetReport]:
+    """Run the scheduled reset of all organizations at each moment."""
+    return [reset_expired(now=now) for now in moments]
+
+
+def watch(times: int) -> list[str]:
+    """Look so many times whether the books balance; return what did not."""
+    return [f"{row.pk}: {row}" for _ in range(times) for row in unbalanced()]
+
+
+def hammer_until(pk: object, used: int, start: datetime) -> None:
+    """Consume one by one, ten calls in each pretended second, until so much has been used."""
+    organization = organization_of(pk)
+    for number in range(PATIENCE):
+        if consume(organization, now=start + number * TENTH).usage.used >= used:
+            return
+    raise AssertionError("The others never came.")
+
+
+def wait_until(organization: Any, used: int, now: datetime) -> None:
+    """Look until so much has been used."""
+    for _ in range(PATIENCE):
+        if usage_of(organization, now=now).used >= used:
+            return
+    raise AssertionError("The others never came.")
+
+
+def delete(pk: object, used: int, now: datetime) -> None:
+    """Delete the organization once so much has been used."""
+    organization = organization_of(pk)
+    wait_until(organization, used, now)
+    organization.delete()
+
+
+def raise_limit(pk: object, limits: Iterable[int], now: datetime) -> None:
+    """Raise the limit, each time once the last one has been reached."""
+    organization = organization_of(pk)
+    for limit in limits:
+        wait_until(organization, usage_of(organization, now=now).limit or 0, now)
+        update_limits(organization, limits={"api": limit}, now=now)
+
+
+def lower_limit(pk: object, limit: int, now: datetime) -> None:
+    """Set the limit."""
+    update_limits(organization_of(pk), limits={"api": limit}, now=now)
+
+
+def act(name: str, arguments: dict[str, Any], pk: object) -> None:
+    """Do one of the engine's actions to the organization."""
+    organization = organization_of(pk)
+    match name:
+        case "delete":
+            organization.delete()
+        case "reset_expired":
+            reset_expired(organizations=[organization], **arguments)
+        case _:
+            {action.__name__: action for action in (adjust, consume, refund, reset, update_limits)}[name](
+                organization, **arguments
+            )

@@ -1,0 +1,100 @@
+"""Real processes with real threads, each with its own connection."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from functools import partial
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+from tests.concurrency import worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    Client = Callable[[], Any]
+    Call = tuple[datetime, int]
+    """When, and how much."""
+
+PATIENCE = 120
+"""Seconds after which a process that does not answer has hung."""
+
+SECOND = timedelta(seconds=1)
+
+
+class Crowd:
+    """Some processes, started once for all tests."""
+
+    def __init__(self, size: int, database_url: str) -> None:
+        # Not forked: they must share no connection and no lock with the tests.
+        context = get_context("spawn")
+        self._start_line = context.Barrier(size, timeout=PATIENCE)
+        self._pipes, self._processes = [], []
+        for _ in range(size):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=worker.serve, args=(theirs, database_url, self._start_line), daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def run(self, *processes: Sequence[Client], notebook: Path | None = None, failing: bool = False) -> list[list[Any]]:
+        """Run the clients of each process at once; return what each client returned, process by process.
+
+        The signals they send are written into `notebook`, a line each; with `failing` the receivers then raise.
+        """
+        groups = [list(clients) for clients in processes]
+        groups += [[]] * (len(self._pipes) - len(groups))
+        for pipe, clients in zip(self._pipes, groups, strict=True):
+            pipe.send(partial(worker.together, clients, notebook, failing=failing))
+        return [self._answer(index) for index in range(len(groups))]
+
+    def survives(self, action: Client, *, statements: int, notebook: Path | None = None) -> bool:
+        """Do one action in a process that is killed after so many statements; return whether it got through."""
+        self._pipes[0].send(partial(worker.survives, action, statements=statements, notebook=notebook))
+        return bool(self._answer(0))
+
+    def close(self) -> None:
+        """Let all processes end."""
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
+            pipe.send(None)
+            process.join(PATIENCE)
+            pipe.close()
+
+    def _answer(self, index: int) -> Any:
+        pipe = self._pipes[index]
+        assert pipe.poll(PATIENCE), f"Process {index} hangs."
+        result, error = pipe.recv()
+        if error is not None:
+            raise AssertionError(f"In process {index}:\n{error}")
+        return result
+
+
+def storm(
+    start: datetime,
+    calls: int,
+    *,
+    amounts: Sequence[int] = (1,),
+    length: timedelta = SECOND,
+    skew: timedelta = timedelta(0),
+) -> list[Call]:
+    """Return so many calls in `length` of pretended time; the clocks are wrong by up to `skew`."""
+    choice = random.Random(calls)  # noqa: S311 - the same calls in each run
+    return [
+        (start + length * number / calls + skew * choice.uniform(-1, 1), choice.choice(amounts))
+        for number in range(calls)
+    ]
+
+
+def deal(client: Callable[..., Any], pk: object, calls: Sequence[Call]) -> list[list[Client]]:
+    """Deal the calls out to 2 processes × 8 clients, one by one, so that all of them keep about the same time."""
+    clients = [partial(client, pk, calls[number::16]) for number in range(16)]
+    return [clients[:8], clients[8:]]
+
+
+def flat(results: list[list[Any]]) -> list[Any]:
+    """Return all answers of all clients of all processes."""
+    return [answer for process in results for client in process for answer in client]
