@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,6 +13,10 @@ from django.db import connections
 from tests.factories import OrganizationFactory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from django.dispatch import Signal
+
     from usage_tracking.models import UsageTrackedOrganization
 
 
@@ -26,7 +30,7 @@ def missing_database() -> str | None:
     server = type(connection)({**connection.settings_dict, "NAME": None})
     try:
         server.get_new_connection(server.get_connection_params()).close()
-    except server.Database.Error as error:  # type: ignore[attr-defined]  # each backend has one
+    except server.Database.Error as error:
         url = urlsplit(os.environ["DATABASE_URL"])
         return (
             f"No database server answers at {url.hostname}:{url.port}. To run these tests, start one there "
@@ -56,13 +60,37 @@ def freeze(time_machine):
 
 
 @pytest.fixture
+def configure(settings) -> Callable[..., None]:
+    """Change keys of USAGE_TRACKING: `configure(ENFORCEMENT="soft")`."""
+
+    def change(**changes: Any) -> None:
+        settings.USAGE_TRACKING = {**getattr(settings, "USAGE_TRACKING", {}), **changes}
+
+    return change
+
+
+@pytest.fixture
+def connected() -> Iterator[Callable[..., None]]:
+    """Connect receivers for the length of a test: `connected(signal, receiver)`."""
+    connections: list[tuple[Signal, Callable[..., Any]]] = []
+
+    def connect(signal: Signal, receiver: Callable[..., Any]) -> None:
+        signal.connect(receiver, weak=False)
+        connections.append((signal, receiver))
+
+    yield connect
+    for signal, receiver in connections:
+        signal.disconnect(receiver)
+
+
+@pytest.fixture
 def organization(db) -> UsageTrackedOrganization:
     """An organization of the selected model, under the settings' defaults."""
     return OrganizationFactory()
 
 
-@pytest.fixture
-def test_database_url() -> str:
+@pytest.fixture(scope="session")
+def test_database_url(django_db_setup) -> str:
     """The test database as a `DATABASE_URL`, for a process that a test starts."""
     name = connections["default"].settings_dict["NAME"]
     return urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()

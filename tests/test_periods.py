@@ -32,12 +32,12 @@ DAYS = {ResetPeriod.DAILY: 1, ResetPeriod.WEEKLY: 7}
 
 def utc(*fields):
     """Return an instant."""
-    return datetime(*fields, tzinfo=UTC)
+    return datetime(*fields).replace(tzinfo=UTC)
 
 
 def local(zone, *fields):
     """Return the instant of an unambiguous wall time."""
-    return datetime(*fields, tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    return datetime(*fields).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
 def calendar(reset_period, anchor="2001-01-01", zone="UTC"):
@@ -199,6 +199,8 @@ def test_boundaries_never_go_back(subject, n):
 
 @settings(deadline=None)
 @given(anchors, zones, st.integers(-300_000, 300_000))
+@example(datetime(2024, 4, 7, 1, 45), ZoneInfo("Australia/Lord_Howe"), 0)  # twice
+@example(datetime(2024, 10, 6, 2, 15), ZoneInfo("Australia/Lord_Howe"), 0)  # never
 def test_hours_are_elapsed_time(anchor, zone, n):
     """Hourly boundaries are 3600 seconds apart and counted from the anchor's instant, whatever the clocks do."""
     origin = instant_of(anchor, zone) if anchor.tzinfo is None else anchor
@@ -211,7 +213,12 @@ def test_hours_are_elapsed_time(anchor, zone, n):
 def test_looking_up_a_far_instant_takes_few_steps(reset_period, years, monkeypatch):
     """A period is found by arithmetic, not by walking there from the anchor."""
     calls, boundary = [], Calendar.boundary
-    monkeypatch.setattr(Calendar, "boundary", lambda self, n: calls.append(n) or boundary(self, n))
+
+    def counted(self, n):
+        calls.append(n)
+        return boundary(self, n)
+
+    monkeypatch.setattr(Calendar, "boundary", counted)
     anchor = datetime(2024, 2, 29, 23, 59, 59, 999_999)
 
     assert_tiled_around(Calendar(reset_period, anchor, ZoneInfo("Pacific/Apia")), utc(2024 + years, 3, 1))
@@ -397,9 +404,8 @@ def test_buckets(bucket, zone, start, end):
     ],
 )
 def test_anchors_that_parse(value, anchor):
-    """An anchor is naive exactly when it names no offset."""
+    """An anchor is naive exactly when it names no offset: the two kinds are never equal."""
     assert parse_anchor(value) == anchor
-    assert parse_anchor(value).utcoffset() == anchor.utcoffset() or anchor.tzinfo is not None
 
 
 @given(anchors)

@@ -8,11 +8,11 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
-from django.utils import timezone
 
 from usage_tracking.conf import nearest, usage_settings
+from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidChange, InvalidInput
-from usage_tracking.ledger import Ledger, database_of, is_governed_by, locked
+from usage_tracking.ledger import Ledger, database_of, instant, is_governed_by, locked
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, check_features
 from usage_tracking.periods import ResetMode, ResetPeriod, parse_anchor, parse_zone
 from usage_tracking.plans import Sourced, meter_named, plan_named, sources_of, terms_of
@@ -76,7 +76,7 @@ def explain(organization: UsageTrackedOrganization, meter: str = DEFAULT_METER) 
 
 
 def feature(
-    organization: UsageTrackedOrganization, name: str, default: bool | str | float | None = None
+    organization: UsageTrackedOrganization, name: str, *, default: bool | str | float | None = None
 ) -> bool | str | int | float | None:
     """Return the value of a feature: the organization's own, else its plan's, else `default`."""
     sourced = sources_of(organization, meter_named(DEFAULT_METER)).features.get(name)
@@ -88,16 +88,18 @@ def has_feature(organization: UsageTrackedOrganization, name: str) -> bool:
     return bool(feature(organization, name))
 
 
+@retried
 def sync_limits(organization: UsageTrackedOrganization, *, now: datetime | None = None) -> None:
     """Derive the open periods of an organization again, from its stored row, PLANS and the settings.
 
     `organization.save()` does this by itself; call it after a `QuerySet.update()` or an edit of PLANS that should
     hold before the next bucket begins. Raises OrganizationGone.
     """
-    with locked(organization, now=now or timezone.now(), using=database_of(organization)):
+    with locked(organization, every=True, now=instant(now), using=database_of(organization)):
         pass  # opening and closing the ledgers is what does it
 
 
+@retried
 def update_limits(
     organization: UsageTrackedOrganization,
     *,
@@ -124,8 +126,8 @@ def update_limits(
 
     Only these fields are written, and `organization` is refreshed with them. A new mode, period, anchor or zone keeps
     the open period's start and usage and moves its end to the first new boundary. Returns what changed,
-    {field: {"old": …, "new": …}}; nothing is recorded when nothing did. Raises InvalidChange, UnknownMeter (each
-    naming the field) or OrganizationGone, and then nothing has changed.
+    {field: {"old": …, "new": …}}; nothing is recorded when nothing did. Raises InvalidInput naming the field
+    (InvalidChange, UnknownMeter) or OrganizationGone, and then nothing has changed.
     """
     given = {
         "plan": plan,
@@ -136,20 +138,16 @@ def update_limits(
         "enforcement": enforcement,
     }
     scalars = {field: _scalar(field, value) for field, value in given.items() if value is not UNCHANGED}
-    merges = {
-        "limits": {} if isinstance(limits, _Unchanged) else _limits(limits),
-        "features": {} if isinstance(features, _Unchanged) else _features(features),
-    }
-    if not isinstance(reason, str):
-        message = f"reason must be a string, not {reason!r}."
-        raise InvalidChange(message, field="reason")
-    now = now or timezone.now()
+    merges: dict[str, Mapping[str, Any]] = {}
+    if not isinstance(limits, _Unchanged):
+        merges["limits"] = _limits(limits)
+    if not isinstance(features, _Unchanged):
+        merges["features"] = _features(features)
+    now = instant(now)
     using = database_of(organization)
     # The meter that the event is about is opened even if it was never used, so that the event has a state to tell.
-    about = next(iter(merges["limits"]), DEFAULT_METER)
-    rows = UsagePeriod.objects.using(using).filter(organization_id=organization.pk, is_open=True)
-    meters = {about, *rows.values_list("meter", flat=True)} & usage_settings.METERS.keys()
-    with locked(organization, *sorted(meters), now=now, using=using) as ledgers:
+    about = next(iter(merges.get("limits", ())), DEFAULT_METER)
+    with locked(organization, about, every=True, now=now, using=using) as ledgers:
         stored = ledgers[0].organization
         changes = _apply(stored, scalars, merges)
         if changes:
@@ -174,7 +172,7 @@ def follow_save(*, instance: UsageTrackedOrganization, created: bool, raw: bool,
         return  # a copy in a database that does not hold the usage
     known = usage_settings.METERS
     rows = UsagePeriod.objects.using(using).filter(organization_id=instance.pk, is_open=True, meter__in=list(known))
-    now = timezone.now()
+    now = instant(None)
     if any(not is_governed_by(row, terms_of(instance, known[row.meter]), now) for row in rows):
         sync_limits(instance, now=now)
 
@@ -224,7 +222,7 @@ def _limits(limits: object) -> dict[str, int | str | None]:
         message = f"limits must be a mapping of limits by meter, not {limits!r}."
         raise InvalidChange(message, field="limits")
     for meter, limit in limits.items():
-        meter_named(meter)
+        meter_named(meter, field="limits")
         if limit != INHERIT:
             validate_limit(limit, field=f"limits.{meter}")
     return dict(limits)

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
+from django.contrib.auth import get_user_model
 from django.db import DEFAULT_DB_ALIAS, router, transaction
 from django.db.models import Q, QuerySet
 from django.dispatch import Signal
@@ -20,7 +21,15 @@ from django.utils.module_loading import import_string
 
 from usage_tracking import signals
 from usage_tracking.conf import EventDispatch, usage_settings
-from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, get_organization_model
+from usage_tracking.databases import home_of
+from usage_tracking.exceptions import InvalidInput
+from usage_tracking.models import (
+    UsageEvent,
+    UsagePeriod,
+    UsageTrackedOrganization,
+    check_text,
+    get_organization_model,
+)
 from usage_tracking.periods import Period
 from usage_tracking.quotas import percentage
 
@@ -66,7 +75,13 @@ def record(
     """Write one event in the running transaction, to be delivered after its commit.
 
     `period` is what the event is about, `state` the open row as the transaction leaves it; `data` must fit JSON.
+    Raises InvalidInput unless `actor` is a saved user, or None, and `reason` a string.
     """
+    check_text(reason, field="reason")
+    user_model = get_user_model()
+    if actor is not None and (not isinstance(actor, user_model) or actor.pk is None):
+        message = f"actor must be a saved {user_model.__name__} or None, not {actor!r}."
+        raise InvalidInput(message, field="actor")
     event = UsageEvent.objects.using(using).create(
         organization_id=organization.pk,
         kind=kind,
@@ -89,7 +104,7 @@ def record(
         dedupe_key=dedupe_key,
     )
     if kind in SIGNALS:
-        transaction.on_commit(partial(_dispatch, using), using=using, robust=True)
+        transaction.on_commit(partial(_dispatch, home_of(using)), using=using, robust=True)
     return event
 
 
@@ -156,7 +171,8 @@ def _dispatch(using: str) -> None:
 
 def _waiting(using: str, now: datetime) -> QuerySet[UsageEvent]:
     free = Q(claimed_until=None) | Q(claimed_until__lte=now)
-    return UsageEvent.objects.using(using).filter(free, delivered_at=None).order_by("pk")
+    # With the actor: looked up later, the host's router might send the query to a replica.
+    return UsageEvent.objects.using(using).select_related("actor").filter(free, delivered_at=None).order_by("pk")
 
 
 def _claim(event: UsageEvent, using: str) -> bool:

@@ -7,19 +7,18 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
-from django.utils import timezone
-
 from usage_tracking.conf import nearest, usage_settings
 from usage_tracking.exceptions import InvalidInput
-from usage_tracking.ledger import database_of
+from usage_tracking.ledger import database_of, instant
 from usage_tracking.models import UsageHistory, UsagePeriod, UsageTrackedOrganization
-from usage_tracking.periods import Bucket, Calendar, Period, ResetPeriod
+from usage_tracking.periods import Bucket, Calendar, ResetPeriod
 from usage_tracking.plans import meter_named, sources_of
 from usage_tracking.quotas import DEFAULT_METER
 
 __all__ = ["HistoryBucket", "HistoryPoint", "history_of"]
 
 HistoryBucket = Literal["hour", "day", "week", "month"]
+"""What one point covers."""
 
 HISTORY_STEPS: Final[dict[str, ResetPeriod]] = {
     "hour": ResetPeriod.HOURLY,
@@ -56,36 +55,31 @@ def history_of(
     Raises InvalidInput for an unknown bucket, one finer than is stored, a reversed or naive range, or one of more than
     10,000 points.
     """
-    now = now or timezone.now()
     described = meter_named(meter)
     zone = sources_of(organization, described).time_zone.value
     calendar = _history_calendar(bucket, zone)
-    until = _aware("until", until or now)
-    since = _aware("since", since) if since else _steps_back(calendar, until, 30)
+    until = instant(now) if until is None else instant(until, field="until")
+    since = _steps_back(calendar, until, 30) if since is None else instant(since, field="since")
     if since > until:
         message = f"since ({since.isoformat()}) must not be after until ({until.isoformat()})."
         raise InvalidInput(message, field="since")
     spans = _spans(calendar, since, until)
+    starts = [start for start, _ in spans]
     used, refused = [0] * len(spans), [0] * len(spans)
-    starts = [span.start for span in spans]
-    for start, row_used, row_refused in _stored(organization, meter, starts[0], spans[-1].end):
+    for start, row_used, row_refused in _stored(organization, meter, starts[0], spans[-1][1]):
         index = bisect_right(starts, start) - 1
         used[index] += row_used
         refused[index] += row_refused
     return [
-        HistoryPoint(
-            start=span.start.astimezone(zone),
-            end=span.end.astimezone(zone),  # type: ignore[union-attr] - calendar periods have an end
-            used=used[index],
-            refused=refused[index],
-        )
-        for index, span in enumerate(spans)
+        HistoryPoint(start=start.astimezone(zone), end=end.astimezone(zone), used=used[index], refused=refused[index])
+        for index, (start, end) in enumerate(spans)
     ]
 
 
 def _history_calendar(bucket: str, zone: ZoneInfo) -> Calendar:
-    if bucket not in HISTORY_STEPS:
-        message = f"bucket cannot be {bucket!r}.{nearest(bucket, list(HISTORY_STEPS))}"
+    known = list(HISTORY_STEPS)
+    if bucket not in known:
+        message = f"bucket cannot be {bucket!r}.{nearest(bucket, known)}"
         raise InvalidInput(message, field="bucket")
     if bucket == "hour" and usage_settings.HISTORY_BUCKET == Bucket.DAY:
         message = "bucket cannot be 'hour': history is stored by the day (HISTORY_BUCKET)."
@@ -93,38 +87,28 @@ def _history_calendar(bucket: str, zone: ZoneInfo) -> Calendar:
     return Calendar(HISTORY_STEPS[bucket], zone=zone)
 
 
-def _aware(field: str, instant: datetime) -> datetime:
-    if not isinstance(instant, datetime) or instant.utcoffset() is None:
-        message = f"{field} must be an aware datetime, not {instant!r}."
-        raise InvalidInput(message, field=field)
-    return instant
-
-
 def _steps_back(calendar: Calendar, until: datetime, steps: int) -> datetime:
     start = until
     for _ in range(steps):
-        start = calendar.period_at(start - timedelta(microseconds=1)).start
+        start = instant(calendar.period_at(start - timedelta(microseconds=1)).start, field="until")
     return start
 
 
-def _spans(calendar: Calendar, since: datetime, until: datetime) -> list[Period]:
-    """Return the calendar's periods that [since, until) touches; at least one."""
-    try:
-        spans = [calendar.period_at(since)]
-        while (end := spans[-1].end) and end < until:
-            spans.append(calendar.period_at(end))
-            if len(spans) > MAX_POINTS:
-                message = f"since and until span more than {MAX_POINTS} buckets; ask for a coarser bucket."
-                raise InvalidInput(message, field="since")
-    except InvalidInput:
-        raise
-    except ValueError as error:
-        raise InvalidInput(str(error), field="since") from error
+def _spans(calendar: Calendar, since: datetime, until: datetime) -> list[tuple[datetime, datetime]]:
+    """Return start and end of the calendar's steps that [since, until) touches; at least one."""
+    start, end = calendar.period_at(since).start, calendar.next_boundary(since)
+    spans = [(start, end)]
+    while end < until and len(spans) <= MAX_POINTS:
+        start, end = end, calendar.next_boundary(end)
+        spans.append((start, end))
+    if len(spans) > MAX_POINTS:
+        message = f"since and until span more than {MAX_POINTS} buckets; ask for a coarser bucket."
+        raise InvalidInput(message, field="since")
     return spans
 
 
 def _stored(
-    organization: UsageTrackedOrganization, meter: str, since: datetime, until: datetime | None
+    organization: UsageTrackedOrganization, meter: str, since: datetime, until: datetime
 ) -> Iterator[tuple[datetime, int, int]]:
     """Yield (start, used, refused) of the history rows, and of the open bucket, that begin in [since, until)."""
     using = database_of(organization)

@@ -14,9 +14,11 @@ from typing import Any, Final
 
 from django.db import connections, router, transaction
 from django.db.models import F, Model, QuerySet
+from django.utils import timezone
 
 from usage_tracking import events, refusals
 from usage_tracking.conf import usage_settings
+from usage_tracking.databases import home_of
 from usage_tracking.exceptions import InvalidAmount, InvalidInput, OrganizationGone
 from usage_tracking.models import (
     UsageEvent,
@@ -25,11 +27,21 @@ from usage_tracking.models import (
     UsageTrackedOrganization,
     get_organization_model,
 )
-from usage_tracking.periods import Period, ResetMode
+from usage_tracking.periods import FIRST_YEAR, LAST_YEAR, Period, ResetMode
 from usage_tracking.plans import Terms, meter_named, terms_of
 from usage_tracking.quotas import MAX_AMOUNT, Charge, Enforcement, Usage, crossed, next_checkpoint
 
-__all__ = ["Ledger", "database_of", "delete_usage", "is_governed_by", "lock_organization", "locked", "usage_from"]
+__all__ = [
+    "Ledger",
+    "database_of",
+    "delete_usage",
+    "instant",
+    "is_governed_by",
+    "key_of",
+    "lock_organization",
+    "locked",
+    "usage_from",
+]
 
 TICK: Final = timedelta(microseconds=1)
 """The finest step the databases store: the shortest a period can be."""
@@ -40,10 +52,30 @@ def database_of(organization: UsageTrackedOrganization) -> str:
 
     Raises InvalidInput unless `organization` is a saved instance of the organization model.
     """
-    if not isinstance(organization, get_organization_model()) or organization.pk is None:
-        message = f"organization must be a saved {get_organization_model().__name__}, not {organization!r}."
-        raise InvalidInput(message, field="organization")
+    key_of(organization)
     return router.db_for_write(UsagePeriod, instance=organization)
+
+
+def key_of(organization: UsageTrackedOrganization) -> Any:
+    """Return the organization's key. Raises InvalidInput unless it is a saved instance of the organization model."""
+    model = get_organization_model()
+    if not isinstance(organization, model) or organization.pk is None:
+        message = f"organization must be a saved {model.__name__}, not {organization!r}."
+        raise InvalidInput(message, field="organization")
+    return organization.pk
+
+
+def instant(moment: datetime | None, *, field: str = "now") -> datetime:
+    """Return `moment`, or the current time if it is None.
+
+    Raises InvalidInput naming `field` unless it is aware and in the years that calendars cover.
+    """
+    if moment is None:
+        return timezone.now()
+    if not isinstance(moment, datetime) or moment.utcoffset() is None or not FIRST_YEAR < moment.year < LAST_YEAR:
+        message = f"{field} must be an aware datetime after {FIRST_YEAR} and before {LAST_YEAR}, not {moment!r}."
+        raise InvalidInput(message, field=field)
+    return moment
 
 
 def lock_organization(organization: UsageTrackedOrganization, using: str) -> UsageTrackedOrganization:
@@ -51,7 +83,7 @@ def lock_organization(organization: UsageTrackedOrganization, using: str) -> Usa
 
     Raises OrganizationGone if it has been deleted.
     """
-    found = _lock_row(organization, using)
+    found: UsageTrackedOrganization | None = _lock_row(organization, using)
     if found is None:
         message = f"{organization._meta.verbose_name} {organization.pk} was deleted; its usage is gone with it."
         raise OrganizationGone(message)
@@ -64,9 +96,10 @@ def locked(
     *meters: str,
     now: datetime,
     using: str,
+    every: bool = False,
     visitor: ResetMode = ResetMode.LAZY,
 ) -> Iterator[list["Ledger"]]:
-    """Open the ledgers of some meters (default: all that have an open period) under the organization's lock.
+    """Open the ledgers of some meters (`every`: also of all others with an open period) under the organization's lock.
 
     Each has closed what has ended by `now` and is governed by today's terms. `visitor` says who comes: a request
     (lazy) leaves an expired scheduled period to its job; the job (scheduled) and a person (manual) close any. What
@@ -74,13 +107,11 @@ def locked(
     """
     with transaction.atomic(using=using):
         organization = lock_organization(organization, using)
-        if not meters:
+        names = set(meters)
+        if every:
             open_rows = UsagePeriod.objects.using(using).filter(organization_id=organization.pk, is_open=True)
-            known = usage_settings.METERS
-            meters = tuple(
-                meter for meter in open_rows.order_by("meter").values_list("meter", flat=True) if meter in known
-            )
-        ledgers = [Ledger(organization, meter, now=now, using=using, visitor=visitor) for meter in meters]
+            names |= usage_settings.METERS.keys() & open_rows.values_list("meter", flat=True)
+        ledgers = [Ledger(organization, meter, now=now, using=using, visitor=visitor) for meter in sorted(names)]
         yield ledgers
         for ledger in ledgers:
             ledger.write()
@@ -95,31 +126,31 @@ class Ledger:
         self.organization = organization
         self.terms: Terms = terms_of(organization, meter_named(meter))
         self.using = using
+        self.visitor = visitor
         self.refused = False
-        self.closed: list[tuple[UsagePeriod, ResetMode]] = []
+        self.closed: list[UsagePeriod] = []
         self._closing_details: dict[str, Any] = {}
         self._lowered = False
         row = self._rows().filter(is_open=True).select_for_update().first()
         # A clock that lags behind the one that opened the bucket must not write into the past.
         self.now = now if row is None else max(now, row.bucket_start)
         self.row = row or self._open(self.terms.period_at(self.now))
-        self._roll(visitor)
         self.govern(self.terms)
 
     @property
     def key(self) -> refusals.Key:
         """The name of this meter in the memory of refusals."""
-        return self.using, self.organization.pk, self.terms.meter
+        return home_of(self.using), self.organization.pk, self.terms.meter
 
     # -- time passes --------------------------------------------------------------------------------------------------
 
-    def _roll(self, visitor: ResetMode) -> None:
+    def _roll(self) -> None:
         """Close the bucket that has ended, and the period, unless a scheduled one waits for its job."""
         if self.row.checkpoint_at <= self.now:
             self._close_bucket(self.row.checkpoint_at)
-        waits = self.row.reset_mode == ResetMode.SCHEDULED and visitor == ResetMode.LAZY
-        if self.row.has_ended(self.now) and not waits:
-            self._close_period(visitor)
+        scheduled = self.row.reset_mode == self.terms.reset_mode == ResetMode.SCHEDULED
+        if self.row.has_ended(self.now) and not (scheduled and self.visitor == ResetMode.LAZY):
+            self._close_period()
 
     def _close_bucket(self, end: datetime) -> None:
         """Write the open bucket into history as [bucket_start, end) and open the one that contains `now`."""
@@ -136,7 +167,8 @@ class Ledger:
                 refused=refused,
             )
         row.used_before_bucket, row.refused_before_bucket = row.used, row.refused
-        row.bucket_start = max(end, self._floor(end))
+        # What comes after the period's end must be told apart from it, also where that is no boundary any more.
+        row.bucket_start = self._floor(max(end, row.end) if row.end and row.has_ended(self.now) else end)
         row.checkpoint_at = self.terms.bucket_end_after(self.now)
 
     def _floor(self, earliest: datetime) -> datetime:
@@ -146,26 +178,26 @@ class Ledger:
             start = max(start, self.terms.calendar.period_at(self.now).start)
         return max(start, earliest)
 
-    def _close_period(self, closed_by: ResetMode) -> None:
+    def _close_period(self) -> None:
         """Close the expired row and open the period that contains `now`.
 
         Usage after the row's end (a scheduled period goes on until its job comes) moves out of it: every elapsed
-        interval that had usage becomes a closed period of its own, the latest carries on in the new open row.
+        interval that had usage becomes a closed period of its own, the latest carries on in the new open row. A bucket
+        is never split: after a change of calendar it may outlast the interval that it began in, which then ends later.
         """
         old = self.row
         ended = old.end
         assert ended is not None  # noqa: S101 - callers have asked has_ended()
         carries_bucket = old.bucket_start >= ended
-        current = self._interval_at(self.now, ended)
-        start = min(current.start, old.bucket_start) if carries_bucket else current.start
         late = list(old.history.using(self.using).filter(start__gte=ended).order_by("start")) if old.pk else []
         intervals = [
             (interval, list(rows))
             for interval, rows in groupby(late, key=lambda row: self._interval_at(row.start, ended))
         ]
         carried = intervals.pop()[1] if intervals and self.now in intervals[-1][0] else []
-        if carried:
-            start = min(start, carried[0].start)
+        current = self._interval_at(self.now, intervals[-1][1][-1].end if intervals else ended)
+        begun = [row.start for row in carried] + [old.bucket_start] * carries_bucket
+        start = min([current.start, *begun])
 
         new = self._open(Period(start, current.end))
         new.used_before_bucket = sum(row.used for row in carried)
@@ -179,9 +211,11 @@ class Ledger:
         moved_used = new.used + sum(row.used for _, rows in intervals for row in rows)
         moved_refused = new.refused + sum(row.refused for _, rows in intervals for row in rows)
         old.used, old.refused = old.used - moved_used, old.refused - moved_refused
-        self._close(old, closed_by)
+        self._close(old, self.visitor)
         for interval, rows in intervals:
-            self._insert_closed(interval, rows, latest_end=start, closed_by=closed_by)
+            end = max(min(interval.end or start, start), rows[-1].end)
+            self._insert_closed(Period(max(interval.start, ended), end), rows)
+            ended = end
         new.save(using=self.using)
         self._move(carried, new)
         self.row = new
@@ -224,22 +258,15 @@ class Ledger:
         row.closed_at, row.closed_by = self.now, closed_by
         row.used_before_bucket, row.refused_before_bucket = row.used, row.refused
         row.save(using=self.using)
-        self.closed.append((row, closed_by))
+        self.closed.append(row)
 
-    def _insert_closed(
-        self, interval: Period, history: list[UsageHistory], *, latest_end: datetime, closed_by: ResetMode
-    ) -> None:
-        period = self._open(interval)
-        period.end = latest_end if interval.end is None else min(interval.end, latest_end)
-        period.limit, period.enforcement, period.reset_mode = (
-            self.row.limit,
-            self.row.enforcement,
-            self.row.reset_mode,
-        )
-        period.bucket_start = period.checkpoint_at = period.end
+    def _insert_closed(self, span: Period, history: list[UsageHistory]) -> None:
+        period, old = self._open(span), self.row
+        period.limit, period.enforcement, period.reset_mode = old.limit, old.enforcement, old.reset_mode
+        period.bucket_start = period.checkpoint_at = span.end
         period.used = sum(row.used for row in history)
         period.refused = sum(row.refused for row in history)
-        self._close(period, closed_by)
+        self._close(period, self.visitor)
         self._move(history, period)
 
     def _move(self, history: list[UsageHistory], period: UsagePeriod) -> None:
@@ -251,14 +278,16 @@ class Ledger:
 
     def govern(self, terms: Terms) -> None:
         """Hold the open row to `terms`: it keeps `start` and `used`, and its `end` moves to the next boundary."""
+        self.terms = terms
+        self._roll()
         row = self.row
         if row.limit != terms.limit:
             self._lowered |= terms.limit is not None and (row.limit is None or terms.limit < row.limit)
-        self.terms = terms
         row.limit, row.enforcement, row.reset_mode = terms.limit, terms.enforcement, terms.reset_mode
+        boundary = terms.end_after(self.now)
         if not row.has_ended(self.now):
-            row.end = terms.end_after(self.now)
-            row.checkpoint_at = min(row.checkpoint_at, row.end or row.checkpoint_at)
+            row.end = boundary
+        row.checkpoint_at = min(row.checkpoint_at, boundary or row.checkpoint_at)
 
     # -- amounts ------------------------------------------------------------------------------------------------------
 
@@ -367,12 +396,12 @@ class Ledger:
             row.used, row.limit, Enforcement(row.enforcement), usage_settings.THRESHOLDS
         )
         row.save(using=self.using)
-        for closed, mode in self.closed:
+        for closed in self.closed:
             self.record(
                 UsageEvent.Kind.RESET,
                 period=closed,
                 dedupe_key=f"reset:{closed.pk}",
-                mode=str(mode),
+                mode=str(closed.closed_by),
                 previous_used=closed.used,
                 **self._closing_details,
             )
@@ -433,7 +462,7 @@ def delete_usage(*, instance: Model, using: str, **_: Any) -> None:
     """Receiver of `pre_delete`: remove all usage of an organization under its lock, in the deleting transaction."""
     _lock_row(instance, using)
     for model in (UsageEvent, UsageHistory, UsagePeriod):
-        model._base_manager.using(using).filter(organization_id=instance.pk)._raw_delete(using)
+        model._base_manager.using(using).filter(organization_id=instance.pk).delete()
 
 
 def _lock_row(instance: Model, using: str) -> Any:

@@ -11,14 +11,14 @@ from datetime import datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.utils import timezone
 
 from usage_tracking import refusals
 from usage_tracking.conf import usage_settings
 from usage_tracking.counters import counter
+from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.history import HistoryPoint, history_of
-from usage_tracking.ledger import database_of, locked, usage_from
+from usage_tracking.ledger import database_of, instant, locked, usage_from
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, get_organization_model
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named, terms_of
@@ -99,6 +99,7 @@ def would_allow(
     return fits or usage.enforcement != Enforcement.HARD or not usage_settings.ENABLED
 
 
+@retried
 def refund(
     what: Decision | UsageTrackedOrganization,
     amount: int | None = None,
@@ -114,7 +115,7 @@ def refund(
     Never below zero; re-arms no announcement; records a `refunded` event. Returns the amount that came back. A refused
     decision gives back 0. Refund a decision once: this function cannot know what it gave back before.
     """
-    now = now or timezone.now()
+    now = instant(now)
     if isinstance(what, Decision):
         charge = what.charge
         if amount is not None:
@@ -141,9 +142,10 @@ def give_back(decision: Decision, *, now: datetime | None = None) -> int:
     """
     if decision.charge is None:
         return 0
-    return counter.give_back(_charged(decision.charge), decision.charge, now=now or timezone.now())
+    return counter.give_back(_charged(decision.charge), decision.charge, now=instant(now))
 
 
+@retried
 def adjust(
     organization: UsageTrackedOrganization,
     *,
@@ -160,7 +162,7 @@ def adjust(
     """
     validate_count(used)
     meter_named(meter)
-    with locked(organization, meter, now=now or timezone.now(), using=database_of(organization)) as [ledger]:
+    with locked(organization, meter, now=instant(now), using=database_of(organization)) as [ledger]:
         previous = ledger.row.used
         ledger.set_used(used)
         ledger.record(UsageEvent.Kind.ADJUSTED, actor=actor, reason=reason, previous_used=previous)
@@ -174,7 +176,7 @@ def usage_of(
 
     A lazy period that has ended is shown as the next one, at 0; a scheduled one as it is, `expired`.
     """
-    now = now or timezone.now()
+    now = instant(now)
     described = meter_named(meter)
     using = database_of(organization)
     row = UsagePeriod.objects.using(using).filter(organization_id=organization.pk, meter=meter, is_open=True).first()
@@ -199,7 +201,7 @@ def flush_refusals(*, now: datetime | None = None) -> int:
         if organization is None:
             refusals.pending((using, pk, meter))
             continue
-        with locked(organization, meter, now=now or timezone.now(), using=using) as [ledger]:
+        with locked(organization, meter, now=instant(now), using=using) as [ledger]:
             flushed += ledger.count_refusals()
     return flushed
 
@@ -218,10 +220,10 @@ def _take(
     home = database_of(organization)
     if not usage_settings.ENABLED:
         return Decision(allowed=True, amount=amount, usage=usage_of(organization, meter, now=now))
-    now = now or timezone.now()
+    now = instant(now)
     decision = counter.take(organization, amount, meter, now=now, using=using or home, refusable=refusable)
     usage = decision.usage
-    if usage.enforcement == Enforcement.SHADOW and usage.overage:
+    if refusable and usage.enforcement == Enforcement.SHADOW and usage.overage:
         shadow_logger.warning(
             "Organization %s used %s of %s %s; hard enforcement would have refused %s.",
             organization.pk,
@@ -235,7 +237,9 @@ def _take(
 
 def _charged(charge: Charge) -> UsageTrackedOrganization:
     """Return a stand-in that names the charged organization; the ledger reads the row itself, under lock."""
-    return get_organization_model()(pk=charge.organization_id)
+    organization = get_organization_model()()
+    organization.pk = charge.organization_id
+    return organization
 
 
 aconsume = sync_to_async(consume)

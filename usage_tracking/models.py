@@ -4,7 +4,10 @@ Configuration lives on the organization; state lives in our own tables, so that 
 host never writes an old count back.
 """
 
+import math
+import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
@@ -47,7 +50,11 @@ def _organization_label() -> str:
 
 def get_organization_model() -> type["UsageTrackedOrganization"]:
     """Return the host's organization model. Raises ImproperlyConfigured when the setting names none."""
-    label = _organization_label()
+    return _model_labelled(_organization_label())
+
+
+@cache  # asked several times per request; a model never changes under its label
+def _model_labelled(label: str) -> type["UsageTrackedOrganization"]:
     try:
         return apps.get_model(label, require_ready=False)
     except LookupError as error:
@@ -56,6 +63,9 @@ def get_organization_model() -> type["UsageTrackedOrganization"]:
 
 
 # -- what may be stored on an organization -----------------------------------------------------------------------------
+
+STORABLE: Final = re.compile("[^\0\ud800-\udfff]*")
+"""PostgreSQL stores no NUL, and nobody half a surrogate pair, though JSON can spell both."""
 
 
 def _validator(check: Callable[[Any], object]) -> Callable[[Any], None]:
@@ -66,6 +76,13 @@ def _validator(check: Callable[[Any], object]) -> Callable[[Any], None]:
             raise ValidationError(str(error), code="invalid") from error
 
     return validate
+
+
+def check_text(value: object, *, field: str) -> None:
+    """Raise InvalidInput unless `value` is a string that every database can store."""
+    if not isinstance(value, str) or not STORABLE.fullmatch(value):
+        message = f"{field} must be a string without NUL and lone surrogates, not {value!r}."
+        raise InvalidInput(message, field=field)
 
 
 def check_limits(value: object, *, field: str = "limits") -> None:
@@ -86,19 +103,15 @@ def check_features(value: object, *, field: str = "features") -> None:
         message = f"{field} must be an object of features by name, not {value!r}."
         raise InvalidInput(message, field=field)
     for name, feature in value.items():
-        if not isinstance(name, str) or not name or len(name) > METER_NAME_LENGTH:
-            message = f"{field} has a name that is no string of 1 to {METER_NAME_LENGTH} characters: {name!r}."
+        check_text(name, field=field)
+        if not 1 <= len(name) <= METER_NAME_LENGTH:
+            message = f"{field} has a name that is not 1 to {METER_NAME_LENGTH} characters long: {name!r}."
             raise InvalidInput(message, field=field)
-        # NaN is not equal to itself, and no JSON has it or the infinities (RFC 8259, section 6).
-        if (
-            not isinstance(feature, bool | int | float | str)
-            or feature != feature
-            or feature
-            in (
-                float("inf"),
-                float("-inf"),
-            )
-        ):
+        if isinstance(feature, str):
+            check_text(feature, field=f"{field}.{name}")
+        # No JSON has NaN or the infinities (RFC 8259, section 6).
+        nonsense = isinstance(feature, float) and not math.isfinite(feature)
+        if nonsense or not isinstance(feature, bool | int | float | str):
             message = f"{field}.{name} must be true, false, a string or a number, not {feature!r}."
             raise InvalidInput(message, field=f"{field}.{name}")
 
@@ -209,11 +222,11 @@ class UsageTrackedOrganization(models.Model):
         return self.usage_plan
 
     @classmethod
-    def usage_visible_to(cls, user: Any) -> "models.QuerySet[Any]":
+    def usage_visible_to(cls, user: Any) -> "models.QuerySet[Any]":  # noqa: ARG003 - for those who override
         """Return the organizations whose usage `user` may see; override it (the default is none)."""
         return cls._default_manager.none()
 
-    def usage_managed_by(self, user: Any) -> bool:
+    def usage_managed_by(self, user: Any) -> bool:  # noqa: ARG002 - for those who override
         """Return whether `user` may change quotas and reset usage; override it (the default is nobody).
 
         It grants quota changes, so it normally means the people of the SaaS team itself.

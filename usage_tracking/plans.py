@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from usage_tracking.conf import Meter, SettingError, nearest, usage_settings
 from usage_tracking.exceptions import InvalidChange, InvalidInput, UnknownMeter
-from usage_tracking.models import UsageTrackedOrganization, check_features, check_limits
+from usage_tracking.models import UsageTrackedOrganization, check_features, check_limits, get_organization_model
 from usage_tracking.periods import (
     Bucket,
     Calendar,
@@ -97,13 +97,13 @@ class Sources:
 PLAN_KEYS: Final = ("limits", "features", "enforcement", "reset_period")
 
 
-def meter_named(name: object) -> Meter:
-    """Return the meter of that name. Raises UnknownMeter."""
+def meter_named(name: object, *, field: str = "meter") -> Meter:
+    """Return the meter of that name. Raises UnknownMeter naming `field`."""
     meters = usage_settings.METERS
     if isinstance(name, str) and name in meters:
         return meters[name]
     message = f"meter {name!r} is not in METERS.{nearest(name, list(meters))}"
-    raise UnknownMeter(message, field="meter")
+    raise UnknownMeter(message, field=field)
 
 
 def plan_named(name: str, plans: Mapping[str, Any] | None = None) -> Plan | None:
@@ -148,7 +148,13 @@ def plan_of(organization: UsageTrackedOrganization) -> Sourced[Plan]:
 
 
 def sources_of(organization: UsageTrackedOrganization, meter: Meter) -> Sources:
-    """Return what governs the organization's meter and where each value comes from: override, plan, default."""
+    """Return what governs the organization's meter and where each value comes from: override, plan, default.
+
+    Raises InvalidInput unless `organization` is an instance of the organization model, saved or not.
+    """
+    if not isinstance(organization, get_organization_model()):
+        message = f"organization must be a {get_organization_model().__name__}, not {organization!r}."
+        raise InvalidInput(message, field="organization")
     sourced_plan = plan_of(organization)
     plan = sourced_plan.value
 

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 DEFAULT_METER: Final = "api"
+"""The meter that every project has: API requests."""
 
 MAX_AMOUNT: Final = 2**53 - 1
 """The largest amount, limit and `used`: what a JSON number carries exactly (RFC 8259, section 6)."""
@@ -112,13 +113,12 @@ def next_checkpoint(used: int, limit: int | None, enforcement: Enforcement, thre
     That is the next threshold or the limit itself (both are announced), the first unit past the limit
     (which hard enforcement refuses), and in any case the first that is past MAX_AMOUNT.
     """
-    ceiling = MAX_AMOUNT + 1
     if limit is None:
-        return ceiling
+        return MAX_AMOUNT + 1
+    # Also when `used` is past it already, after the limit was lowered: nothing may pass unnoticed then.
+    ceiling = limit + 1 if enforcement == Enforcement.HARD else MAX_AMOUNT + 1
     amounts = [amount_at(limit, percent) for percent in (*thresholds, 100)]
-    if enforcement == Enforcement.HARD:
-        amounts.append(limit + 1)
-    return min((amount for amount in amounts if amount > used), default=ceiling)
+    return min([ceiling, *(amount for amount in amounts if amount > used)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
-from django.db import router
-from django.utils import timezone
+from django.db import connections, router
 
 from usage_tracking.conf import usage_settings
+from usage_tracking.deadlocks import retried
+from usage_tracking.events import deferred_delivery, dispatch
 from usage_tracking.exceptions import OrganizationGone
-from usage_tracking.ledger import database_of, locked
+from usage_tracking.ledger import database_of, instant, key_of, locked
 from usage_tracking.models import UsagePeriod, UsageTrackedOrganization
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named
@@ -31,6 +32,7 @@ class ResetReport:
     organizations_affected: int
 
 
+@retried
 def reset(
     organization: UsageTrackedOrganization,
     meter: str = DEFAULT_METER,
@@ -45,7 +47,7 @@ def reset(
     with `actor` (a user) and `reason`. Raises UnknownMeter or OrganizationGone.
     """
     meter_named(meter)
-    now = now or timezone.now()
+    now = instant(now)
     with locked(organization, meter, now=now, using=database_of(organization), visitor=ResetMode.MANUAL) as [ledger]:
         ledger.sign_closings(actor=actor, reason=reason)
         if not ledger.closed or ledger.row.used or ledger.row.refused:
@@ -60,26 +62,32 @@ def reset_expired(
 
     Each organization is one transaction, so a run that dies loses nothing and the next goes on; several runs at once
     close each period once; a second run changes nothing. `organizations` (default: all) narrows it down. When a run
-    comes late, every elapsed interval that had usage becomes a period of its own.
+    comes late, every elapsed interval that had usage becomes a period of its own. Events that a crash has left in the
+    outbox are delivered too.
     """
-    now = now or timezone.now()
+    now = instant(now)
     using = router.db_for_write(UsagePeriod)
     # Meters that the settings no longer name have no terms to open a next period under.
     meters = list(usage_settings.METERS)
     expired = UsagePeriod.objects.using(using).filter(is_open=True, end__lte=now, meter__in=meters)
     if organizations is not None:
-        expired = expired.filter(organization_id__in=[organization.pk for organization in organizations])
+        expired = expired.filter(organization_id__in=[key_of(organization) for organization in organizations])
     closed, affected, last = 0, set(), 0
     while batch := list(expired.filter(pk__gt=last).select_related("organization").order_by("pk")[:BATCH]):
         last = batch[-1].pk
-        for row in batch:
-            count = _close_expired(row, now, using)
-            closed += count
-            if count:
-                affected.add(row.organization_id)
+        with deferred_delivery() as outboxes:
+            counts = {row.organization_id: 0 for row in batch}
+            for row in batch:
+                counts[row.organization_id] += _close_expired(row, now, using)
+        dispatch(outboxes)
+        closed += sum(counts.values())
+        affected.update(organization for organization, count in counts.items() if count)
+    if not connections[using].in_atomic_block:
+        dispatch([using])  # what a crash has left in the outbox
     return ResetReport(closed=closed, organizations_affected=len(affected))
 
 
+@retried
 def _close_expired(row: UsagePeriod, now: datetime, using: str) -> int:
     """Close one expired period under lock, unless somebody else was quicker; return how many periods were closed."""
     try:

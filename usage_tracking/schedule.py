@@ -1,7 +1,6 @@
 """A ready schedule for Celery beat: pure data, importable from a settings module.
 
-from usage_tracking.schedule import BEAT_SCHEDULE
-CELERY_BEAT_SCHEDULE = {**BEAT_SCHEDULE, ...}
+Write `CELERY_BEAT_SCHEDULE = {"yours": …} | BEAT_SCHEDULE`.
 """
 
 from datetime import timedelta
