@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from django.conf import settings
 
 from usage_tracking import setting_values as values
-from usage_tracking.periods import DEFAULT_ANCHOR, Bucket, ResetMode, ResetPeriod
+from usage_tracking.periods import DEFAULT_ANCHOR, UTC_ZONE, Bucket, ResetMode, ResetPeriod
 from usage_tracking.quotas import Enforcement
 from usage_tracking.setting_values import METER_NAME_LENGTH, SETTING, Meter, SettingError, nearest
 
@@ -87,7 +87,7 @@ class UsageSettings:
 
         Default: `{}`
         """
-        return _read("METERS", partial(values.meters, self.DEFAULT_LIMIT), default={})
+        return values.meters(self.DEFAULT_LIMIT, "METERS", given().get("METERS", {}))
 
     @property
     def PATHS(self) -> Sequence[str]:
@@ -121,7 +121,8 @@ class UsageSettings:
 
         Default: `"usage_tracking.resolvers.default_resolver"`
         """
-        return _read("ORGANIZATION_RESOLVER", values.function, default="usage_tracking.resolvers.default_resolver")
+        default = "usage_tracking.resolvers.default_resolver"
+        return values.function("ORGANIZATION_RESOLVER", given().get("ORGANIZATION_RESOLVER", default))
 
     # -- quotas --------------------------------------------------------------------------------------------------------
 
@@ -131,7 +132,8 @@ class UsageSettings:
 
         Default: `1000`
         """
-        return _read("DEFAULT_LIMIT", values.limit, default=1000)
+        default: int | None = 1000
+        return _read("DEFAULT_LIMIT", values.limit, default=default)
 
     @property
     def DEFAULT_PLAN(self) -> str:
@@ -211,7 +213,7 @@ class UsageSettings:
 
         Default: `"UTC"`
         """
-        return _read("TIME_ZONE", values.zone, default="UTC")
+        return _read("TIME_ZONE", values.zone, default=UTC_ZONE)
 
     @property
     def HISTORY_BUCKET(self) -> Bucket:
@@ -276,5 +278,7 @@ def given() -> Mapping[str, Any]:
     return values.mapping("", getattr(settings, SETTING, {}))
 
 
-def _read(key: str, check: Callable[[str, Any], Value], *, default: object) -> Value:
-    return check(key, given().get(key, default))
+def _read(key: str, check: Callable[[str, Any], Value], *, default: Value) -> Value:
+    # A request reads about ten keys: what the host leaves out need not be checked each time.
+    host = given()
+    return check(key, host[key]) if key in host else default

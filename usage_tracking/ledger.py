@@ -212,10 +212,11 @@ class Ledger:
         moved_refused = new.refused + sum(row.refused for _, rows in intervals for row in rows)
         old.used, old.refused = old.used - moved_used, old.refused - moved_refused
         self._close(old, self.visitor)
+        previous_end = ended
         for interval, rows in intervals:
             end = max(min(interval.end or start, start), rows[-1].end)
-            self._insert_closed(Period(max(interval.start, ended), end), rows)
-            ended = end
+            self._insert_closed(max(interval.start, previous_end), end, rows)
+            previous_end = end
         new.save(using=self.using)
         self._move(carried, new)
         self.row = new
@@ -260,10 +261,10 @@ class Ledger:
         row.save(using=self.using)
         self.closed.append(row)
 
-    def _insert_closed(self, span: Period, history: list[UsageHistory]) -> None:
-        period, old = self._open(span), self.row
+    def _insert_closed(self, start: datetime, end: datetime, history: list[UsageHistory]) -> None:
+        period, old = self._open(Period(start, end)), self.row
         period.limit, period.enforcement, period.reset_mode = old.limit, old.enforcement, old.reset_mode
-        period.bucket_start = period.checkpoint_at = span.end
+        period.bucket_start = period.checkpoint_at = end
         period.used = sum(row.used for row in history)
         period.refused = sum(row.refused for row in history)
         self._close(period, self.visitor)

@@ -216,7 +216,8 @@ def _take(
     refusable: bool,
 ) -> Decision:
     validate_amount(amount)
-    meter_named(meter)
+    if meter != DEFAULT_METER:  # that one is always there
+        meter_named(meter)
     home = database_of(organization)
     if not usage_settings.ENABLED:
         return Decision(allowed=True, amount=amount, usage=usage_of(organization, meter, now=now))

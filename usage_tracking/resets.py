@@ -72,7 +72,8 @@ def reset_expired(
     expired = UsagePeriod.objects.using(using).filter(is_open=True, end__lte=now, meter__in=meters)
     if organizations is not None:
         expired = expired.filter(organization_id__in=[key_of(organization) for organization in organizations])
-    closed, affected, last = 0, set(), 0
+    closed, last = 0, 0
+    affected: set[object] = set()
     while batch := list(expired.filter(pk__gt=last).select_related("organization").order_by("pk")[:BATCH]):
         last = batch[-1].pk
         with deferred_delivery() as outboxes:
