@@ -71,7 +71,8 @@ def candidates(organization):
     quote = connection.ops.quote_name
     bare_sql = (
         f"UPDATE {quote(UsagePeriod._meta.db_table)} SET used = used + %s "  # noqa: S608
-        f"WHERE organization_id = %s AND meter = %s AND is_open = %s AND checkpoint_at > %s AND used + %s < checkpoint_used"
+        f"WHERE organization_id = %s AND meter = %s AND is_open = %s "
+        f"AND checkpoint_at > %s AND used + %s < checkpoint_used"
     )
     key = UsagePeriod._meta.get_field("organization").get_db_prep_value(organization.pk, connection)
     now = connection.ops.adapt_datetimefield_value(timezone.now())
@@ -83,7 +84,11 @@ def candidates(organization):
 
     def orm():
         rows = UsagePeriod.objects.filter(
-            Q(checkpoint_used__gt=F("used") + 1), organization=organization, meter="api", is_open=True, checkpoint_at__lt=far
+            Q(checkpoint_used__gt=F("used") + 1),
+            organization=organization,
+            meter="api",
+            is_open=True,
+            checkpoint_at__lt=far,
         )
         assert rows.update(used=F("used") + 1) == 1
 
