@@ -33,7 +33,11 @@ class OrganizationHeader(BaseAuthentication):
 class Counted(APIView):
     """What the views below have in common."""
 
-    authentication_classes = (TokenAuthentication, SessionAuthentication, OrganizationHeader)
+    authentication_classes: tuple[type[BaseAuthentication], ...] = (
+        TokenAuthentication,
+        SessionAuthentication,
+        OrganizationHeader,
+    )
     throttle_classes = (UsageThrottle,)
 
 
@@ -122,6 +126,13 @@ class Gated(Counted):
 
     def get(self, request: Any) -> HttpResponse:
         return HttpResponse(status=int(request.GET.get("status", 200)))
+
+
+class GatedForSessions(Gated):
+    """DRF answers 403, not 401, to the anonymous: a session has no scheme to ask for."""
+
+    authentication_classes = (SessionAuthentication,)
+    permission_classes = (HasFeature("export"),)
 
 
 GATES: dict[str, Any] = {

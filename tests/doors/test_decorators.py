@@ -225,11 +225,14 @@ def test_a_views_own_403_is_not_called_a_missing_feature(organization, gate):
     assert response.content == b""
 
 
-def test_an_anonymous_caller_is_asked_who_they_are(organization):
-    """Without credentials the answer is DRF's own 401, not a missing feature."""
+@pytest.mark.parametrize(("gate", "status"), [("gated", 401), ("gated-session", 403)])
+def test_an_anonymous_caller_is_asked_who_they_are(organization, gate, status):
+    """Without credentials the answer is DRF's own, not a missing feature."""
     caller = Caller("token", organization)
     caller.headers.clear()
-    assert caller.get("gated").status_code == 401
+    response = caller.get(gate)
+    assert response.status_code == status
+    assert json.loads(response.content) == {"detail": "Authentication credentials were not provided."}
 
 
 def test_the_permission_can_be_asked_without_a_view(organization, rf):

@@ -66,6 +66,7 @@ if find_spec("rest_framework"):
         path("during/", drf_views.During.as_view()),
         path("function/", drf_views.function),
         *router.urls,
+        path("gated-session/", drf_views.GatedForSessions.as_view()),
         *[
             path(f"{name}/", drf_views.Gated.as_view(permission_classes=[gate]))
             for name, gate in drf_views.GATES.items()
