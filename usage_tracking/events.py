@@ -51,7 +51,7 @@ SIGNALS: Final[dict[str, Signal]] = {
     Kind.LIMITS_UPDATED: signals.limits_updated,
 }
 
-_deferred: ContextVar[set[str] | None] = ContextVar("usage_tracking_deferred_delivery", default=None)
+_deferred: ContextVar["_Outboxes | None"] = ContextVar("usage_tracking_deferred_delivery", default=None)
 
 
 # -- recording ---------------------------------------------------------------------------------------------------------
@@ -133,6 +133,12 @@ def deliver_events(*, using: str | None = None) -> int:
     return delivered
 
 
+class _Outboxes(set[str]):
+    """Aliases of the databases with something to deliver when the block ends."""
+
+    closed = False
+
+
 @contextlib.contextmanager
 def deferred_delivery() -> Iterator[set[str]]:
     """Hold back the deliveries that commits inside the block (also in its threads) cause.
@@ -140,12 +146,14 @@ def deferred_delivery() -> Iterator[set[str]]:
     Yields the set of databases with something to deliver, for `dispatch()` once the block has ended: a request's
     receivers run when its response is ready, not between its charge and its view.
     """
-    databases: set[str] = set()
-    token = _deferred.set(databases)
+    outboxes = _Outboxes()
+    token = _deferred.set(outboxes)
     try:
-        yield databases
+        yield outboxes
     finally:
         _deferred.reset(token)
+        # A task that the block has started keeps its context; it delivers for itself from here on.
+        outboxes.closed = True
 
 
 def dispatch(databases: Iterable[str]) -> None:
@@ -156,7 +164,7 @@ def dispatch(databases: Iterable[str]) -> None:
 
 def _dispatch(using: str) -> None:
     """Deliver the outbox of one database now, later or elsewhere; never raise: what stays is picked up later."""
-    if (deferred := _deferred.get()) is not None:
+    if (deferred := _deferred.get()) is not None and not deferred.closed:
         deferred.add(using)
         return
     try:
