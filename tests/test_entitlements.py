@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -215,7 +216,7 @@ def test_features_are_merged_name_by_name(organization):
 def test_everything_at_once(organization, django_user_model):
     """All fields in one call are one change with one event, which says who and why."""
     actor = django_user_model.objects.create_user("Ada")
-    wanted = {
+    wanted: dict[str, Any] = {
         "plan": "pro",
         "reset_mode": "manual",
         "reset_period": "weekly",
@@ -231,7 +232,8 @@ def test_everything_at_once(organization, django_user_model):
     assert (event.meter, event.limit, event.actor, event.reason) == ("api", 5, actor, "contract")
     assert event.data["changes"] == json.loads(json.dumps(changes))
     for field in wanted:
-        update_limits(organization, **{field: ""})
+        blank: dict[str, Any] = {field: ""}
+        update_limits(organization, **blank)
         assert getattr(organization, f"usage_{field}") == ""
 
 

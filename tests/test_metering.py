@@ -1,6 +1,7 @@
 """Counting: consume, record, refund, adjust and what is told about it."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -343,7 +344,7 @@ def test_without_a_clock_it_is_now(organization, freeze):
 
 # -- async -------------------------------------------------------------------------------------------------------------
 
-ARGUMENTS = {
+ARGUMENTS: dict[str, dict[str, Any]] = {
     "consume": {"amount": 3},
     "record": {"amount": 12},
     "would_allow": {"amount": 8},

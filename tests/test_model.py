@@ -670,9 +670,9 @@ def check_tables(organization):
         if first.meter == second.meter:
             assert not first.is_open, "the open period is the last"
             assert first.end <= second.start
-    rows = list(UsageHistory.objects.filter(organization=organization).order_by("meter", "start"))
-    for first, second in pairwise(rows):
-        assert first.meter != second.meter or first.end <= second.start
+    buckets = list(UsageHistory.objects.filter(organization=organization).order_by("meter", "start"))
+    for before, after in pairwise(buckets):
+        assert before.meter != after.meter or before.end <= after.start
     told = list(events.exclude(threshold=None).values_list("period_id", "limit", "threshold"))
     assert len(told) == len(set(told))
     closings = list(events.filter(kind="reset").values_list("period_id", flat=True))
@@ -685,8 +685,8 @@ def test_the_engine_does_what_its_model_does(db, machine):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
-            stateful_step_count=25,
+            max_examples=25,
+            stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -143,7 +143,7 @@ def test_nothing_else_is(nonsense):
         (validate_count, InvalidAmount),
         (validate_limit, InvalidChange),
     ]:
-        with pytest.raises(error, match="^some field must be") as caught:
+        with pytest.raises(error, match=r"^some field must be") as caught:
             validate(nonsense, field="some field")
         assert caught.value.field == "some field"
         assert isinstance(caught.value, ValueError)

@@ -21,7 +21,7 @@ SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
 
 # MariaDB has no UPDATE … RETURNING.
-HOT = ["UPDATE"] if connection.features.can_return_rows_from_update else ["UPDATE", "SELECT"]
+HOT = ["UPDATE"] if connection.vendor != "mysql" else ["UPDATE", "SELECT"]
 
 
 @dataclass(frozen=True, slots=True)

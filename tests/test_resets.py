@@ -212,6 +212,31 @@ def test_a_day_that_was_open_when_the_calendar_moved_is_not_split(scheduled):
     ]
 
 
+def test_a_day_may_reach_into_the_interval_that_carries_on(scheduled):
+    """The open period begins where the last closed one ends, though the new calendar would have it earlier."""
+    consume(scheduled, 1, now=at(1, 10))
+    consume(scheduled, 2, now=at(3, 5, 8))
+    Organization.objects.update(usage_reset_period="daily", usage_anchor="2001-01-01T12:00")
+    consume(scheduled, 4, now=at(3, 5, 20))
+    consume(scheduled, 8, now=at(3, 6, 1))
+    reset_expired(at(3, 6, 3))
+    assert periods() == [
+        (at(1, 1), at(2, 1), 1, "scheduled"),
+        (at(3, 4, 12), at(3, 6), 6, "scheduled"),
+        (at(3, 6), at(3, 6, 12), 8, ""),
+    ]
+
+
+def test_what_is_late_is_told_apart_by_the_old_end(scheduled):
+    """After a change of zone the day of the old end began before it; usage since the end is still late."""
+    consume(scheduled, 1, now=at(3, 10))
+    Organization.objects.update(usage_time_zone="Asia/Kolkata")
+    consume(scheduled, 2, now=at(4, 1, 3))
+    reset_expired(at(4, 1, 4))
+    assert periods() == [(at(3, 1), at(4, 1), 1, "scheduled"), (at(4, 1), at(4, 30, 18, 30), 2, "")]
+    assert [point.used for point in history_of(scheduled, since=at(4, 1), until=at(4, 1, 4))] == [2]
+
+
 def test_nothing_is_lost_however_late(scheduled, configure):
     """Hour by hour over weeks, the sum of all periods is what was consumed, and no day is in two of them."""
     configure(RESET_MODE="scheduled", RESET_PERIOD="weekly", HISTORY_BUCKET="hour", DEFAULT_LIMIT=None)

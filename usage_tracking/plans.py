@@ -208,7 +208,9 @@ def _limit_of(organization: UsageTrackedOrganization, plan: Plan, meter: Meter) 
 
 
 def _features_of(organization: UsageTrackedOrganization, plan: Plan) -> Mapping[str, Sourced[bool | str | int | float]]:
-    features = {name: Sourced[bool | str | int | float](value, "plan") for name, value in plan.features.items()}
+    features: dict[str, Sourced[bool | str | int | float]] = {
+        name: Sourced(value, "plan") for name, value in plan.features.items()
+    }
     for name, value in _stored_mapping(organization, "usage_features").items():
         try:
             check_features({name: value})

@@ -15,7 +15,7 @@ from usage_tracking.models import get_organization_model
 from usage_tracking.resets import ResetReport, reset, reset_expired
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from usage_tracking.quotas import Charge, Decision
@@ -74,11 +74,13 @@ def hammer_and_return(pk: object, calls: Iterable[tuple[datetime, int]]) -> list
 
 
 def hammer_until_gone(pk: object, calls: Iterable[tuple[datetime, int]]) -> str:
-    """Consume until the organization is gone."""
+    """Consume, and reset now and then, until the organization is gone."""
     organization = organization_of(pk)
     try:
-        for now, amount in calls:
+        for number, (now, amount) in enumerate(calls):
             consume(organization, amount, now=now)
+            if number % 10 == 9:
+                reset(organization, now=now)
     except OrganizationGone:
         return "gone"
     return "never noticed"
@@ -123,18 +125,15 @@ def hammer_until(pk: object, used: int, start: datetime) -> None:
     raise AssertionError("The others never came.")
 
 
-def wait_until(organization: Any, used: int, now: datetime) -> None:
-    """Look until so much has been used."""
-    for _ in range(PATIENCE):
-        if usage_of(organization, now=now).used >= used:
-            return
-    raise AssertionError("The others never came.")
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Look until it holds."""
+    assert any(condition() for _ in range(PATIENCE)), "The others never came."
 
 
-def delete(pk: object, used: int, now: datetime) -> None:
-    """Delete the organization once so much has been used."""
+def delete(pk: object, periods: int) -> None:
+    """Delete the organization once it has so many periods."""
     organization = organization_of(pk)
-    wait_until(organization, used, now)
+    wait_for(lambda: organization.usage_periods.count() >= periods)
     organization.delete()
 
 
@@ -142,7 +141,7 @@ def raise_limit(pk: object, limits: Iterable[int], now: datetime) -> None:
     """Raise the limit, each time once the last one has been reached."""
     organization = organization_of(pk)
     for limit in limits:
-        wait_until(organization, usage_of(organization, now=now).limit or 0, now)
+        wait_for(lambda: usage_of(organization, now=now).remaining == 0)
         update_limits(organization, limits={"api": limit}, now=now)
 
 

@@ -12,6 +12,8 @@ from tests.concurrency.books import events_of, periods_of, signals_in, told
 from tests.concurrency.clients import hammer, hammer_until, lower_limit, raise_limit
 from tests.concurrency.crowd import SECOND, deal, storm
 from tests.factories import OrganizationFactory
+from usage_tracking.events import deferred_delivery, deliver_events
+from usage_tracking.metering import consume
 
 START = datetime(2025, 6, 10, 12, tzinfo=UTC)
 ANNOUNCED = ("warning", "exceeded")
@@ -22,7 +24,7 @@ def test_one_warning_and_one_exceeded(crowd, tmp_path, failing):
     """16 clients cross both thresholds together: one event and one signal each, also if the receivers raise."""
     organization = OrganizationFactory(usage_limits={"api": 200})
     notebook = tmp_path / "notebook"
-    crowd.run(*deal(hammer, organization.pk, storm(START, 600)), notebook=notebook, failing=failing)
+    crowd.run(*deal(hammer, organization.pk, storm(START, 400)), notebook=notebook, failing=failing)
 
     [period] = periods_of(organization)
     assert period.used == 200
@@ -39,7 +41,7 @@ def test_soft_limit_is_announced_once(crowd, tmp_path):
     """Soft enforcement lets all of them pass and announces the same."""
     organization = OrganizationFactory(usage_limits={"api": 200}, usage_enforcement="soft")
     notebook = tmp_path / "notebook"
-    calls = storm(START, 600, amounts=(1, 2, 3))
+    calls = storm(START, 320, amounts=(1, 2, 3))
     crowd.run(*deal(hammer, organization.pk, calls), notebook=notebook)
 
     [period] = periods_of(organization)
@@ -90,3 +92,16 @@ def test_lowered_limit_is_announced_once(crowd, tmp_path):
     assert (exceeded.limit, exceeded.threshold) == (50, 100)
     assert len(events_of(organization, "limits_updated")) == 1
     assert sorted(signals_in(notebook)) == sorted(told(organization, *ANNOUNCED, "limits_updated"))
+
+
+def test_each_event_is_told_by_one_deliverer(crowd, tmp_path):
+    """Of 16 deliverers that find the same events waiting, one tells each."""
+    notebook = tmp_path / "notebook"
+    organizations = OrganizationFactory.create_batch(25, usage_limits={"api": 1})
+    with deferred_delivery():
+        for organization in organizations:
+            consume(organization, now=START)
+    crowd.run([deliver_events] * 8, [deliver_events] * 8, notebook=notebook)
+
+    told_of = signals_in(notebook)
+    assert len(told_of) == len(set(told_of)) == 2 * len(organizations)

@@ -35,7 +35,7 @@ def may_reach(path: str, patterns: Patterns, above: str = "/") -> bool:
         url = above + text
         if url.startswith(path) or (goes_on and path.startswith(url)):
             return True
-        if isinstance(pattern, URLResolver) and path.startswith(url) and may_reach(path, pattern.url_patterns, url):
+        if isinstance(pattern, URLResolver) and may_reach(path, pattern.url_patterns, url):
             return True
     return False
 
