@@ -129,6 +129,20 @@ def test_the_job_survives_what_is_deleted_under_it(scheduled, connected):
 # -- late --------------------------------------------------------------------------------------------------------------
 
 
+def test_an_organization_that_cannot_be_reset_stands_in_nobodys_way(scheduled, monkeypatch, caplog):
+    """The job goes on past an organization whose own code raises, says so, and closes it the next time."""
+    other = OrganizationFactory(usage_reset_mode="scheduled")
+    for organization in (scheduled, other):
+        consume(organization, now=at(1, 5))
+    with monkeypatch.context() as patch:
+        broken = lambda self: {}[self.pk] if self.pk == scheduled.pk else ""  # noqa: E731
+        patch.setattr(Organization, "get_usage_plan", broken)
+        report = reset_expired(at(2, 1))
+    assert report == ResetReport(closed=1, organizations_affected=1, failed=1)
+    assert str(scheduled.pk) in caplog.text
+    assert reset_expired(at(2, 1)) == ResetReport(closed=1, organizations_affected=1)
+
+
 def test_after_downtime_the_period_that_contains_now_is_opened(organization):
     """Periods nobody used are not invented: history has a gap, and the new period is today's."""
     consume(organization, 5, now=at(1, 10))

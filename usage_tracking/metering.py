@@ -6,6 +6,7 @@ Inside the caller's `transaction.atomic()` a call belongs to that transaction: r
 clock is an argument (`now`, aware) for tests and imports; the default is the current time.
 """
 
+import contextlib
 import logging
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,7 @@ from usage_tracking import refusals
 from usage_tracking.conf import usage_settings
 from usage_tracking.counters import counter
 from usage_tracking.deadlocks import retried
-from usage_tracking.exceptions import InvalidInput
+from usage_tracking.exceptions import InvalidInput, OrganizationGone
 from usage_tracking.history import HistoryPoint, history_of
 from usage_tracking.ledger import database_of, instant, locked, usage_from
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, get_organization_model
@@ -24,7 +25,6 @@ from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named, terms_of
 from usage_tracking.quotas import (
     DEFAULT_METER,
-    Charge,
     Decision,
     Enforcement,
     Usage,
@@ -123,7 +123,7 @@ def refund(
             raise InvalidInput(message, field="amount")
         if charge is None:
             return 0
-        organization, meter, using = _charged(charge), charge.meter, charge.database
+        organization, meter, using = _named(charge.organization_id), charge.meter, charge.database
     else:
         charge = None
         amount = validate_amount(amount)
@@ -142,7 +142,7 @@ def give_back(decision: Decision, *, now: datetime | None = None) -> int:
     """
     if decision.charge is None:
         return 0
-    return counter.give_back(_charged(decision.charge), decision.charge, now=instant(now))
+    return counter.give_back(_named(decision.charge.organization_id), decision.charge, now=instant(now))
 
 
 @retried
@@ -194,16 +194,18 @@ def flush_refusals(*, now: datetime | None = None) -> int:
 
     They are written by themselves when their meter next reaches the database; a process that ends may call this.
     """
-    organization_model = get_organization_model()
+    moment = instant(now)
     flushed = 0
     for using, pk, meter in refusals.waiting():
-        organization = organization_model._base_manager.using(using).filter(pk=pk).first()
-        if organization is None:
-            refusals.pending((using, pk, meter))
-            continue
-        with locked(organization, meter, now=instant(now), using=using) as [ledger]:
-            flushed += ledger.count_refusals()
+        with contextlib.suppress(OrganizationGone):  # its refusals are gone with it
+            flushed += _flush(_named(pk), meter, now=moment, using=using)
     return flushed
+
+
+@retried
+def _flush(organization: UsageTrackedOrganization, meter: str, *, now: datetime, using: str) -> int:
+    with locked(organization, meter, now=now, using=using) as [ledger]:
+        return ledger.count_refusals()
 
 
 def _take(
@@ -236,10 +238,10 @@ def _take(
     return decision
 
 
-def _charged(charge: Charge) -> UsageTrackedOrganization:
-    """Return a stand-in that names the charged organization; the ledger reads the row itself, under lock."""
+def _named(key: object) -> UsageTrackedOrganization:
+    """Return a stand-in that names an organization by its key; the ledger reads the row itself, under lock."""
     organization = get_organization_model()()
-    organization.pk = charge.organization_id
+    organization.pk = key
     return organization
 
 

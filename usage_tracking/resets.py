@@ -1,5 +1,6 @@
 """Closing periods: by hand, and when their time has come."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,8 @@ from usage_tracking.quotas import DEFAULT_METER, Usage
 
 __all__ = ["ResetReport", "areset", "areset_expired", "reset", "reset_expired"]
 
+logger = logging.getLogger(__name__)
+
 BATCH: Final = 500
 
 
@@ -30,6 +33,8 @@ class ResetReport:
     closed: int
     """Periods closed, those that a late run gave to elapsed intervals included."""
     organizations_affected: int
+    failed: int = 0
+    """Periods that could not be closed; each is in the log, and the next run tries it again."""
 
 
 @retried
@@ -62,8 +67,9 @@ def reset_expired(
 
     Each organization is one transaction, so a run that dies loses nothing and the next goes on; several runs at once
     close each period once; a second run changes nothing. `organizations` (default: all) narrows it down. When a run
-    comes late, every elapsed interval that had usage becomes a period of its own. Events that a crash has left in the
-    outbox are delivered too.
+    comes late, every elapsed interval that had usage becomes a period of its own. An organization that cannot be
+    reset (its `get_usage_plan()` raises, say) is logged and stands in nobody's way. Events that a crash has left in
+    the outbox are delivered too.
     """
     now = instant(now)
     using = router.db_for_write(UsagePeriod)
@@ -72,20 +78,24 @@ def reset_expired(
     expired = UsagePeriod.objects.using(using).filter(is_open=True, end__lte=now, meter__in=meters)
     if organizations is not None:
         expired = expired.filter(organization_id__in=[key_of(organization) for organization in organizations])
-    closed, last = 0, 0
+    closed, failed, last = 0, 0, 0
     affected: set[object] = set()
     while batch := list(expired.filter(pk__gt=last).select_related("organization").order_by("pk")[:BATCH]):
         last = batch[-1].pk
         with deferred_delivery() as outboxes:
             counts = {row.organization_id: 0 for row in batch}
             for row in batch:
-                counts[row.organization_id] += _close_expired(row, now, using)
+                try:
+                    counts[row.organization_id] += _close_expired(row, now, using)
+                except Exception:
+                    logger.exception("The period %s of organization %s was not closed.", row.pk, row.organization_id)
+                    failed += 1
         dispatch(outboxes)
         closed += sum(counts.values())
         affected.update(organization for organization, count in counts.items() if count)
     if not connections[using].in_atomic_block:
         dispatch([using])  # what a crash has left in the outbox
-    return ResetReport(closed=closed, organizations_affected=len(affected))
+    return ResetReport(closed=closed, organizations_affected=len(affected), failed=failed)
 
 
 @retried
