@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from django.db import connections
@@ -92,5 +92,6 @@ def organization(db) -> UsageTrackedOrganization:
 @pytest.fixture(scope="session")
 def test_database_url(django_db_setup) -> str:
     """The test database as a `DATABASE_URL`, for a process that a test starts."""
-    name = connections["default"].settings_dict["NAME"]
-    return urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
+    url = urlsplit(os.environ["DATABASE_URL"])
+    # Not `geturl()`: on Python 3.11 it takes the first folder of an absolute path for a host.
+    return f"{url.scheme}://{url.netloc}/{quote(connections['default'].settings_dict['NAME'])}"

@@ -619,6 +619,17 @@ def test_connections_outlive_their_requests(given, expected, project):
     assert ids(databases.check_connections) == expected
 
 
+@pytest.mark.parametrize(
+    ("vendor", "returning", "expected"), [("sqlite", False, ["E015"]), ("sqlite", True, []), ("mysql", False, [])]
+)
+def test_an_sqlite_that_is_too_old_is_found(monkeypatch, vendor, returning, expected):
+    """The hot statement returns what it has counted; only MariaDB has another way."""
+    features = SimpleNamespace(can_return_columns_from_insert=returning)
+    home = SimpleNamespace(vendor=vendor, alias="default", features=features)
+    monkeypatch.setattr(databases, "connections", {"default": home})
+    assert ids(databases.check_sqlite) == expected
+
+
 # -- all of them -------------------------------------------------------------------------------------------------------
 
 

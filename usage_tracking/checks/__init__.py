@@ -6,7 +6,7 @@ that needs a broken one is silent, and `check_settings` names it. docs/reference
 
 from django.core.checks import Tags, register
 
-from usage_tracking.checks.databases import check_charge_database, check_connections
+from usage_tracking.checks.databases import check_charge_database, check_connections, check_sqlite
 from usage_tracking.checks.organization import (
     check_organization,
     check_organization_migrated,
@@ -31,6 +31,7 @@ def register_checks() -> None:
         check_paths,
         check_view_meters,
         check_charge_database,
+        check_sqlite,
     ):
         register(check, TAG)
     # A development server may open as many connections as it likes.

@@ -58,6 +58,19 @@ def _has_throttle(view: Any) -> bool:
 
 
 @unless_settings_are_broken
+def check_sqlite(**_: Any) -> Iterator[CheckMessage]:
+    """SQLite knows UPDATE … RETURNING."""
+    home = connections[router.db_for_write(UsagePeriod)]
+    # It has come with INSERT … RETURNING, which Django asks for.
+    if home.vendor == "sqlite" and not home.features.can_return_columns_from_insert:
+        yield Error(
+            f"The SQLite library of {home.alias!r} is too old to count usage: it lacks RETURNING.",
+            hint="Use SQLite 3.35 or later, or another database.",
+            id="usage_tracking.E015",
+        )
+
+
+@unless_settings_are_broken
 def check_connections(**_: Any) -> Iterator[CheckMessage]:
     """A connection outlives its request."""
     for alias in dict.fromkeys([router.db_for_write(UsagePeriod), usage_settings.CHARGE_DATABASE]):

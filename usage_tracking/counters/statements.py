@@ -79,9 +79,8 @@ def _compile(connection: BaseDatabaseWrapper) -> Statements:
         f"WHERE {column['id']} = %s AND {column['is_open']} = %s AND {column['bucket_start']} = %s "
         f"AND {used} - {column['used_before_bucket']} >= %s"
     )
-    # SQLite has both INSERT … RETURNING and UPDATE … RETURNING since 3.35, MariaDB only the former.
     read = None
-    if connection.vendor != "mysql" and connection.features.can_return_columns_from_insert:
+    if connection.vendor != "mysql":
         count = f"{count} RETURNING {returned}"
     else:
         # Before it is read, the row may be closed, and another be the open one: the statement itself notes which row
