@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from tests.factories import Organization, OrganizationFactory
 from usage_tracking import entitlements, history, metering, refusals, resets
@@ -469,6 +470,22 @@ def test_refusals_of_the_deleted_are_dropped(forgotten):
         assert not consume(organization, now=NOW)
     organization.delete()
     assert flush_refusals(now=NOW) == flush_refusals(now=NOW) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_memory_is_bounded(forgotten, monkeypatch):
+    """Past its size the older half is forgotten, and asks the database again."""
+    monkeypatch.setattr(refusals, "SIZE", 4)
+    organizations = OrganizationFactory.create_batch(5, usage_limits={"api": 0})
+    for organization in organizations:
+        assert not consume(organization, now=NOW)
+    monkeypatch.undo()
+    from_memory = []
+    for organization in organizations:
+        with CaptureQueriesContext(connection) as queries:
+            assert not consume(organization, now=NOW)
+        from_memory.append(len(queries) == 0)
+    assert from_memory == [False, False, True, True, True]
 
 
 def test_in_a_transaction_nothing_is_remembered(organization, forgotten):

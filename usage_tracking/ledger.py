@@ -5,7 +5,7 @@ counted or refused, thresholds announced, new rails set; all in one transaction,
 first and the open period's second. A request between the rails never comes here (see `counters.exact`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -185,41 +185,42 @@ class Ledger:
         interval that had usage becomes a closed period of its own, the latest carries on in the new open row. A bucket
         is never split: after a change of calendar it may outlast the interval that it began in, which then ends later.
         """
-        old = self.row
-        ended = old.end
+        old, ended = self.row, self.row.end
         assert ended is not None  # noqa: S101 - callers have asked has_ended()
+        *elapsed, (current, carried) = self._intervals_since(ended)
         carries_bucket = old.bucket_start >= ended
-        late = list(old.history.using(self.using).filter(start__gte=ended).order_by("start")) if old.pk else []
-        intervals = [
-            (interval, list(rows))
-            for interval, rows in groupby(late, key=lambda row: self._interval_at(row.start, ended))
-        ]
-        carried = intervals.pop()[1] if intervals and self.now in intervals[-1][0] else []
-        current = self._interval_at(self.now, intervals[-1][1][-1].end if intervals else ended)
         begun = [row.start for row in carried] + [old.bucket_start] * carries_bucket
-        start = min([current.start, *begun])
-
-        new = self._open(Period(start, current.end))
-        new.used_before_bucket = sum(row.used for row in carried)
-        new.refused_before_bucket = sum(row.refused for row in carried)
+        new = self._open(Period(min([current.start, *begun]), current.end))
+        new.used_before_bucket, new.refused_before_bucket = _totals(carried)
         new.used, new.refused = new.used_before_bucket, new.refused_before_bucket
         if carries_bucket:
             new.used += old.used - old.used_before_bucket
             new.refused += old.refused - old.refused_before_bucket
             new.bucket_start, new.checkpoint_at = old.bucket_start, old.checkpoint_at
 
-        moved_used = new.used + sum(row.used for _, rows in intervals for row in rows)
-        moved_refused = new.refused + sum(row.refused for _, rows in intervals for row in rows)
-        old.used, old.refused = old.used - moved_used, old.refused - moved_refused
+        used, refused = _totals(row for _, rows in elapsed for row in rows)
+        old.used -= used + new.used
+        old.refused -= refused + new.refused
         self._close(old, self.visitor)
         previous_end = ended
-        for interval, rows in intervals:
-            end = max(min(interval.end or start, start), rows[-1].end)
+        for interval, rows in elapsed:
+            end = max(min(interval.end or new.start, new.start), rows[-1].end)
             self._insert_closed(max(interval.start, previous_end), end, rows)
             previous_end = end
         new.save(using=self.using)
         self._move(carried, new)
         self.row = new
+
+    def _intervals_since(self, ended: datetime) -> list[tuple[Period, list[UsageHistory]]]:
+        """Return each interval after `ended` that had usage, with its history; the one that contains `now` is last."""
+        late = self.row.history.using(self.using).filter(start__gte=ended).order_by("start") if self.row.pk else []
+        intervals = [
+            (interval, list(rows))
+            for interval, rows in groupby(late, key=lambda row: self._interval_at(row.start, ended))
+        ]
+        carried = intervals.pop()[1] if intervals and self.now in intervals[-1][0] else []
+        current = self._interval_at(self.now, intervals[-1][1][-1].end if intervals else ended)
+        return [*intervals, (current, carried)]
 
     def close_now(self) -> None:
         """Close the open row at `now`, before its time, and open [now, next boundary): a manual reset."""
@@ -265,8 +266,7 @@ class Ledger:
         period, old = self._open(Period(start, end)), self.row
         period.limit, period.enforcement, period.reset_mode = old.limit, old.enforcement, old.reset_mode
         period.bucket_start = period.checkpoint_at = end
-        period.used = sum(row.used for row in history)
-        period.refused = sum(row.refused for row in history)
+        period.used, period.refused = _totals(history)
         self._close(period, self.visitor)
         self._move(history, period)
 
@@ -438,6 +438,12 @@ class Ledger:
         return UsagePeriod.objects.using(self.using).filter(
             organization_id=self.organization.pk, meter=self.terms.meter
         )
+
+
+def _totals(history: Iterable[UsageHistory]) -> tuple[int, int]:
+    """Return what the rows have used and refused together."""
+    rows = list(history)
+    return sum(row.used for row in rows), sum(row.refused for row in rows)
 
 
 def usage_from(row: UsagePeriod, now: datetime) -> Usage:
