@@ -62,20 +62,20 @@ def test_running_the_demo_twice_works(runs):
 def test_each_run_ends_with_what_became_of_the_organizations(runs):
     """The table has each kind of caller: used, limit, remaining, refused, warnings and exceeded notices received."""
     for run in runs:
-        found = table(run.stdout, columns=9)
-        assert found["organization"][2:] == ["used", "limit", "remaining", "refused", "warnings", "exceeded"]
-        assert found["Amber Bakery"] == ["session", "free", "100", "100", "0", "21", "1", "1"]
-        assert found["Delta Freight"] == ["async session", "pro", "200", "200", "0", "21", "1", "1"]
+        found = table(run.stdout, columns=10)
+        assert found["organization"][3:] == ["used", "limit", "remaining", "refused", "warnings", "exceeded"]
+        assert found["Amber Bakery"] == ["session", "free", "hard", "100", "100", "0", "21", "1", "1"]
+        assert found["Delta Freight"] == ["async session", "pro", "hard", "200", "200", "0", "21", "1", "1"]
         # 25 at once: what is left is less than that.
         *caller, used, limit, remaining, refused, warnings, exceeded = found["Bolt Robotics"]
-        assert (caller, int(used) + int(remaining), limit) == (["DRF token", "pro"], 1000, "1000")
+        assert (caller, int(used) + int(remaining), limit) == (["DRF token", "pro", "hard"], 1000, "1000")
         assert (int(remaining) < 25, refused, warnings, exceeded) == (True, "1", "1", "1")
         # Soft enforcement: past the limit, and nothing refused.
         *caller, used, limit, remaining, refused, warnings, exceeded = found["Ember Energy"]
-        assert (caller, int(used) > 150, limit, remaining) == (["DRF token", "pro"], True, "150", "0")
+        assert (caller, int(used) > 150, limit, remaining) == (["DRF token", "pro", "soft"], True, "150", "0")
         assert (refused, warnings, exceeded) == ("0", "1", "1")
         *caller, _, limit, remaining, refused, warnings, exceeded = found["Cobalt Labs"]
-        assert caller == ["API key", "enterprise"]
+        assert caller == ["API key", "enterprise", "soft"]
         assert [limit, remaining, refused, warnings, exceeded] == ["unlimited", "unlimited", "0", "0", "0"]
 
 

@@ -298,6 +298,7 @@ def test_a_new_plan_holds_for_every_meter(organization):
 @pytest.mark.parametrize(
     ("before", "change", "end"),
     [
+        ({}, {"reset_period": "hourly"}, NOW + DAY / 24),
         ({}, {"reset_period": "daily"}, NOW + DAY / 2),
         ({}, {"reset_period": "yearly"}, datetime(2027, 1, 1, tzinfo=UTC)),
         ({}, {"anchor": "2001-01-10"}, APRIL + 9 * DAY),
@@ -440,3 +441,29 @@ def test_sync_opens_nothing_and_skips_what_is_no_meter_any_more(organization, co
     sync_limits(organization, now=NOW)
     organization.save()
     assert UsagePeriod.objects.get().limit == 50
+
+
+def plans_that_raise():
+    """A host's PLANS, read from a service that is down."""
+    message = "no plans today"
+    raise RuntimeError(message)
+
+
+@pytest.mark.parametrize("setting", [{"PLANS": plans_that_raise}, {"TIME_ZONE": "Mars/Olympus"}, {"METERS": 5}])
+def test_a_save_is_not_hurt_by_what_we_cannot_derive(organization, configure, caplog, setting):
+    """The host's own `save()` goes through whatever our settings say; the log has the reason."""
+    consume(organization)
+    configure(**setting)
+    organization.name = "Renamed"
+    organization.save()
+    organization.refresh_from_db()
+    assert organization.name == "Renamed"
+    assert "could not follow its save" in caplog.text
+
+
+def test_a_deferred_organization_is_loaded_at_once(organization, django_assert_max_num_queries):
+    """Saving `only("name")` costs the save, the open periods and one more read, not one for each of our fields."""
+    consume(organization)
+    partial = type(organization).objects.only("name").get()
+    with django_assert_max_num_queries(4):
+        partial.save()

@@ -214,6 +214,17 @@ def test_a_refund_goes_to_the_day_and_period_that_were_charged(organization, giv
 
 
 @pytest.mark.parametrize("give", [refund, give_back])
+def test_a_refund_goes_to_its_day_within_the_period_too(organization, give):
+    """The next day it is yesterday's usage that shrinks, and not today's."""
+    decision = consume(organization, 4, now=NOW)
+    consume(organization, 2, now=NOW + DAY)
+    assert give(decision, now=NOW + DAY) == 4
+    points = history.history_of(organization, since=NOW, until=NOW + DAY)
+    assert [point.used for point in points] == [0, 2]
+    assert usage_of(organization, now=NOW + DAY).used == 2
+
+
+@pytest.mark.parametrize("give", [refund, give_back])
 def test_a_refund_is_never_below_zero(organization, give):
     """A decision that is given back twice gives back what is there: at most its amount, from its own day."""
     decision = consume(organization, 4, now=NOW)

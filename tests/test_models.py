@@ -37,7 +37,7 @@ def with_usage(**fields):
 @pytest.mark.parametrize(
     ("field", "values"),
     [
-        ("usage_plan", ["", "pro"]),
+        ("usage_plan", ["", "free", "pro"]),
         ("usage_features", [{}, {"export": True, "seats": 5, "price": 0.5, "support": "email"}]),
         ("usage_limits", [{}, {"api": 0}, {"api": None}, {"api": 2**53 - 1}]),
         ("usage_reset_mode", ["", "lazy", "scheduled", "manual"]),
@@ -47,8 +47,9 @@ def with_usage(**fields):
         ("usage_enforcement", ["", "hard", "soft", "shadow"]),
     ],
 )
-def test_what_is_valid_can_be_saved(db, field, values):
+def test_what_is_valid_can_be_saved(db, configure, field, values):
     """`full_clean()`, as the admin calls it, takes it and the row gives it back."""
+    configure(PLANS={"pro": {}})
     for value in values:
         organization = OrganizationFactory.build(**{field: value})
         organization.full_clean()
@@ -60,6 +61,7 @@ def test_what_is_valid_can_be_saved(db, field, values):
 @pytest.mark.parametrize(
     ("field", "values"),
     [
+        ("usage_plan", ["pro", "Free"]),
         ("usage_features", [["export"], {"": True}, {"x" * 65: True}, {"export": None}, {"export": [1]}, {"a": "\0"}]),
         ("usage_limits", [[1], {"calls": 1}, {"api": -1}, {"api": 1.5}, {"api": True}, {"api": 2**53}, {"api": "9"}]),
         ("usage_reset_mode", ["sometimes"]),
@@ -82,6 +84,33 @@ def test_nobody_sees_or_manages_anything_by_default():
     organization = OrganizationFactory.build()
     assert UsageTrackedOrganization.usage_managed_by(organization, UserFactory.build()) is False
     assert UsageTrackedOrganization.usage_visible_to.__func__(Organization, None).query.is_empty()
+
+
+@pytest.mark.parametrize("emptied", [None, "", []])
+@pytest.mark.parametrize("field", ["usage_limits", "usage_features"])
+def test_an_emptied_form_field_drops_the_overrides(organization, field, emptied):
+    """The text of a JSON field can be deleted in a form: that says "nothing of its own"."""
+    setattr(organization, field, emptied)
+    organization.full_clean()
+    organization.save()
+    organization.refresh_from_db()
+    assert getattr(organization, field) == {}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("usage_limits", {"apy": 9}, "limits has an unknown meter 'apy'. Did you mean 'api'?"),
+        ("usage_features", {"export": None}, "features.export must be true, false, a string or a number, not None."),
+        ("usage_plan", "fre", "plan cannot be 'fre'. Did you mean 'free'?"),
+    ],
+)
+def test_the_form_says_what_is_wrong(organization, field, value, message):
+    """The message of the check reaches the person who filled in the form."""
+    setattr(organization, field, value)
+    with pytest.raises(ValidationError) as caught:
+        organization.full_clean()
+    assert caught.value.message_dict == {field: [message]}
 
 
 # -- what the database holds together ----------------------------------------------------------------------------------

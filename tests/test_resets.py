@@ -226,18 +226,19 @@ def test_a_day_that_was_open_when_the_calendar_moved_is_not_split(scheduled):
     ]
 
 
-def test_a_day_may_reach_into_the_interval_that_carries_on(scheduled):
-    """The open period begins where the last closed one ends, though the new calendar would have it earlier."""
+@pytest.mark.parametrize("day", [6, 7])
+def test_a_day_may_reach_into_the_next_interval(scheduled, day):
+    """That one begins where the day ends, though the new calendar would have it earlier."""
     consume(scheduled, 1, now=at(1, 10))
     consume(scheduled, 2, now=at(3, 5, 8))
     Organization.objects.update(usage_reset_period="daily", usage_anchor="2001-01-01T12:00")
     consume(scheduled, 4, now=at(3, 5, 20))
     consume(scheduled, 8, now=at(3, 6, 1))
-    reset_expired(at(3, 6, 3))
-    assert periods() == [
-        (at(1, 1), at(2, 1), 1, "scheduled"),
-        (at(3, 4, 12), at(3, 6), 6, "scheduled"),
-        (at(3, 6), at(3, 6, 12), 8, ""),
+    reset_expired(at(3, day, 3))
+    assert [period[:3] for period in periods()[:3]] == [
+        (at(1, 1), at(2, 1), 1),
+        (at(3, 4, 12), at(3, 6), 6),
+        (at(3, 6), at(3, 6, 12), 8),
     ]
 
 

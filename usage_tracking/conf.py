@@ -111,6 +111,8 @@ class UsageSettings:
     def EXEMPT_METHODS(self) -> Sequence[str]:
         """HTTP methods that are not counted, in upper case. CORS preflights are OPTIONS.
 
+        A view that answers them with its payload gives it away: restrict its methods (`require_safe`, say).
+
         Default: `["OPTIONS"]`
         """
         return _read("EXEMPT_METHODS", partial(values.list_of, values.method), default=["OPTIONS"])
@@ -227,7 +229,7 @@ class UsageSettings:
 
     @property
     def REFUND_SERVER_ERRORS(self) -> bool:
-        """Whether a request that ends in a 5xx is given back.
+        """Whether a request that ends in a 5xx, or that another throttle refuses with a 429, is given back.
 
         Default: `True`
         """

@@ -56,8 +56,8 @@ def usage_exempt(view: View) -> View:
 def usage_amount(amount: Amount) -> Callable[[View], View]:
     """Let a request consume `amount`: an int from 1, or a callable that gets the HttpRequest and returns one.
 
-    Raises InvalidAmount for an int out of range or an async callable. A callable that raises or returns anything else
-    counts as a counter error: ON_COUNTER_ERROR decides about the request.
+    Raises InvalidAmount for an int out of range or an async callable. When a callable raises or returns anything
+    else, that is logged and the request counts as 1.
     """
     if not callable(amount):
         validate_amount(amount)

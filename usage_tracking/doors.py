@@ -3,8 +3,8 @@
 A door charges a request once and remembers the outcome on it; the middleware turns the outcome into the response.
 Nothing in here raises: a request that cannot be counted is let through or answered with 503, as ON_COUNTER_ERROR says.
 
-A charge stands unless the response is a server error. So a request whose client goes away stays charged once the
-charge was sent to the database: nobody can tell how much of its work was done.
+A charge stands unless the response is a server error or somebody else's 429. So a request whose client goes away stays
+charged once the charge was sent to the database: nobody can tell how much of its work was done.
 """
 
 import logging
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 OUTCOME: Final = "usage_outcome"
 PROBLEM: Final = "usage_problem"
 
+TOO_MANY_REQUESTS: Final = 429
 SERVER_ERROR: Final = 500
 
 
@@ -115,7 +116,7 @@ def _usage_of(request: HttpRequest, view: Callable[..., Any]) -> ViewUsage | Non
 
 
 def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage: ViewUsage) -> Outcome:
-    amount = usage.amount_for(request)
+    amount = _amount_of(request, usage)
     using = charge_alias(database_of(organization))
     connection = connections[using]
     if not connection.in_atomic_block:
@@ -124,6 +125,15 @@ def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage
     with transaction.atomic(using=using):
         decision = consume(organization, amount, usage.meter, using=using)
     return Outcome(organization=organization, decision=decision, still_charged=survival_of(connection))
+
+
+def _amount_of(request: HttpRequest, usage: ViewUsage) -> int:
+    """Return the amount of the request: 1 if its view cannot say, so that no nonsense of a client is free."""
+    try:
+        return usage.amount_for(request)
+    except Exception:
+        logger.exception("The amount of a request to %s is not known; it counts as 1.", request.path)
+        return 1
 
 
 def _refuses_uncounted() -> bool:
@@ -162,16 +172,21 @@ def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase
 
 async def afinish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Do the same without leaving the event loop, unless the charge may have to be given back."""
-    if outcome_of(request) is not None and response.status_code >= SERVER_ERROR:
+    if outcome_of(request) is not None and _was_not_served(response):
         return await sync_to_async(finish)(request, response)
     return finish(request, response)
+
+
+def _was_not_served(response: HttpResponseBase) -> bool:
+    # A 429 that is not ours: DRF asks every throttle, so we have charged what another one refuses.
+    return response.status_code >= SERVER_ERROR or response.status_code == TOO_MANY_REQUESTS
 
 
 def _finish(outcome: Outcome, decision: Decision, response: HttpResponseBase, now: datetime) -> HttpResponseBase:
     if not decision.allowed:
         problem = problems.quota_exceeded(decision, now)
         response = problems.write(response, problem, retry_after=headers.seconds_left(decision.usage, now))
-    elif response.status_code >= SERVER_ERROR and usage_settings.REFUND_SERVER_ERRORS:
+    elif _was_not_served(response) and usage_settings.REFUND_SERVER_ERRORS:
         if outcome.still_charged():
             give_back(decision, now=now)
         return response

@@ -1,21 +1,23 @@
 """What an organization may have: limits, plans and features, asked and changed."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
+from django.db import DatabaseError, connections
 
 from usage_tracking.conf import nearest, usage_settings
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidChange, InvalidInput
-from usage_tracking.ledger import Ledger, database_of, instant, is_governed_by, locked
-from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, check_features
+from usage_tracking.ledger import Ledger, database_of, instant, is_governed_by, key_of, locked
+from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, check_features, check_plan
 from usage_tracking.periods import ResetMode, ResetPeriod, parse_anchor, parse_zone
-from usage_tracking.plans import Sourced, meter_named, plan_named, sources_of, terms_of
+from usage_tracking.plans import Sourced, meter_named, sources_of, terms_of
 from usage_tracking.quotas import DEFAULT_METER, Enforcement, validate_limit
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "sync_limits",
     "update_limits",
 ]
+
+logger = logging.getLogger(__name__)
 
 INHERIT: Final = "inherit"
 """Drop the override of a limit or a feature: the plan, else the default, holds again."""
@@ -95,7 +99,7 @@ def sync_limits(organization: UsageTrackedOrganization, *, now: datetime | None 
     `organization.save()` does this by itself; call it after a `QuerySet.update()` or an edit of PLANS that should
     hold before the next bucket begins. Raises OrganizationGone.
     """
-    with locked(organization, every=True, now=instant(now), using=database_of(organization)):
+    with locked(key_of(organization), every=True, now=instant(now), using=database_of(organization)):
         pass  # opening and closing the ledgers is what does it
 
 
@@ -147,7 +151,7 @@ def update_limits(
     using = database_of(organization)
     # The meter that the event is about is opened even if it was never used, so that the event has a state to tell.
     about = next(iter(merges.get("limits", ())), DEFAULT_METER)
-    with locked(organization, about, every=True, now=now, using=using) as ledgers:
+    with locked(key_of(organization), about, every=True, now=now, using=using) as ledgers:
         stored = ledgers[0].organization
         changes = _apply(stored, scalars, merges)
         if changes:
@@ -164,17 +168,30 @@ def update_limits(
 def follow_save(*, instance: UsageTrackedOrganization, created: bool, raw: bool, using: str, **_: Any) -> None:
     """Receiver of `post_save`: hold the open periods to an organization that was saved with other terms.
 
-    A billing webhook that saves `usage_plan` needs no call of ours. Nothing is locked unless something differs.
+    A billing webhook that saves `usage_plan` needs no call of ours. Nothing is locked unless something differs. What
+    goes wrong here (PLANS raises, say) is logged and does not concern the save: the next bucket is governed anew.
     """
-    if created or raw:
+    # A copy in another database does not hold the usage.
+    if created or raw or database_of(instance) != using:
         return
-    if database_of(instance) != using:
-        return  # a copy in a database that does not hold the usage
+    try:
+        _follow(instance, using)
+    except Exception as error:
+        if isinstance(error, DatabaseError) and connections[using].in_atomic_block:
+            raise  # the host's transaction is broken, and only the host can begin it again
+        logger.exception("The open periods of organization %s could not follow its save.", instance.pk)
+
+
+def _follow(organization: UsageTrackedOrganization, using: str) -> None:
     known = usage_settings.METERS
-    rows = UsagePeriod.objects.using(using).filter(organization_id=instance.pk, is_open=True, meter__in=list(known))
+    rows = UsagePeriod.objects.using(using).filter(organization_id=organization.pk, is_open=True)
+    if not (open_rows := list(rows.filter(meter__in=list(known)))):
+        return
+    if organization.get_deferred_fields():  # loaded at once, not one by one
+        organization = organization.__class__._base_manager.using(using).get(pk=organization.pk)
     now = instant(None)
-    if any(not is_governed_by(row, terms_of(instance, known[row.meter]), now) for row in rows):
-        sync_limits(instance, now=now)
+    if any(not is_governed_by(row, terms_of(organization, known[row.meter]), now) for row in open_rows):
+        sync_limits(organization, now=now)
 
 
 aexplain = sync_to_async(explain)
@@ -236,6 +253,14 @@ def _features(features: object) -> dict[str, Any]:
     return dict(features)  # type: ignore[call-overload, no-any-return]
 
 
+CHOICES: Final[dict[str, type[StrEnum]]] = {
+    "reset_mode": ResetMode,
+    "reset_period": ResetPeriod,
+    "enforcement": Enforcement,
+}
+PARSERS: Final[dict[str, Callable[[str], object]]] = {"anchor": parse_anchor, "time_zone": parse_zone}
+
+
 def _scalar(field: str, value: Any) -> str:
     """Return the text to store for one field. Raises InvalidChange naming it."""
     if field == "anchor" and isinstance(value, datetime):
@@ -245,28 +270,15 @@ def _scalar(field: str, value: Any) -> str:
         raise InvalidChange(message, field=field)
     if not value:
         return value
+    choices = list(CHOICES.get(field, ()))
+    if choices and value not in choices:
+        message = f"{field} cannot be {value!r}.{nearest(value, choices)}"
+        raise InvalidChange(message, field=field)
     try:
-        match field:
-            case "plan":
-                _known_plan(value)
-            case "anchor":
-                parse_anchor(value)
-            case "time_zone":
-                parse_zone(value)
-            case "reset_mode":
-                ResetMode(value)
-            case "reset_period":
-                ResetPeriod(value)
-            case _:
-                Enforcement(value)
+        if field == "plan":
+            check_plan(value)
+        elif field in PARSERS:
+            PARSERS[field](value)
     except ValueError as error:
-        message = f"{field} cannot be {value!r}: {error}"
-        raise InvalidChange(message, field=field) from error
+        raise InvalidChange(str(error), field=field) from error
     return value
-
-
-def _known_plan(name: str) -> None:
-    plans = usage_settings.PLANS
-    if plan_named(name, plans) is None and name != usage_settings.DEFAULT_PLAN:
-        message = f"no such plan.{nearest(name, [*plans, usage_settings.DEFAULT_PLAN])}"
-        raise ValueError(message)

@@ -22,6 +22,7 @@ from django.utils.module_loading import import_string
 from usage_tracking import signals
 from usage_tracking.conf import EventDispatch, usage_settings
 from usage_tracking.databases import home_of
+from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.models import (
     UsageEvent,
@@ -128,7 +129,7 @@ def deliver_events(*, using: str | None = None) -> int:
         for event in batch:
             if _claim(event, using):
                 _send(event)
-                UsageEvent.objects.using(using).filter(pk=event.pk).update(delivered_at=timezone.now())
+                _mark_delivered(event, using)
                 delivered += 1
     return delivered
 
@@ -183,9 +184,15 @@ def _waiting(using: str, now: datetime) -> QuerySet[UsageEvent]:
     return UsageEvent.objects.using(using).select_related("actor").filter(free, delivered_at=None).order_by("pk")
 
 
+@retried
 def _claim(event: UsageEvent, using: str) -> bool:
     now = timezone.now()
     return bool(_waiting(using, now).order_by().filter(pk=event.pk).update(claimed_until=now + CLAIM))
+
+
+@retried
+def _mark_delivered(event: UsageEvent, using: str) -> None:
+    UsageEvent.objects.using(using).filter(pk=event.pk).update(delivered_at=timezone.now())
 
 
 def _send(event: UsageEvent) -> None:

@@ -78,35 +78,35 @@ def instant(moment: datetime | None, *, field: str = "now") -> datetime:
     return moment
 
 
-def lock_organization(organization: UsageTrackedOrganization, using: str) -> UsageTrackedOrganization:
+def lock_organization(key: object, using: str) -> UsageTrackedOrganization:
     """Lock the organization's row until the transaction ends and return it as it is now.
 
     Raises OrganizationGone if it has been deleted.
     """
-    found: UsageTrackedOrganization | None = _lock_row(organization, using)
+    found: UsageTrackedOrganization | None = _lock_row(get_organization_model(), key, using)
     if found is None:
-        message = f"{organization._meta.verbose_name} {organization.pk} was deleted; its usage is gone with it."
+        message = f"{get_organization_model()._meta.verbose_name} {key} was deleted; its usage is gone with it."
         raise OrganizationGone(message)
     return found
 
 
 @contextmanager
 def locked(
-    organization: UsageTrackedOrganization,
+    key: object,
     *meters: str,
     now: datetime,
     using: str,
     every: bool = False,
     visitor: ResetMode = ResetMode.LAZY,
 ) -> Iterator[list["Ledger"]]:
-    """Open the ledgers of some meters (`every`: also of all others with an open period) under the organization's lock.
+    """Lock the organization with this key and open the ledgers of some meters (`every`: also all that are in use).
 
     Each has closed what has ended by `now` and is governed by today's terms. `visitor` says who comes: a request
     (lazy) leaves an expired scheduled period to its job; the job (scheduled) and a person (manual) close any. What
     the block does to the ledgers is written when it ends, and undone if it raises.
     """
     with transaction.atomic(using=using):
-        organization = lock_organization(organization, using)
+        organization = lock_organization(key, using)
         names = set(meters)
         if every:
             open_rows = UsagePeriod.objects.using(using).filter(organization_id=organization.pk, is_open=True)
@@ -417,7 +417,7 @@ class Ledger:
         """Record each threshold that the open period has reached under its limit and that is not on record yet."""
         row = self.row
         due = crossed(row.used, row.limit, [*usage_settings.THRESHOLDS, 100])
-        if 100 not in due and (self.refused or (self._lowered and row.limit == 0)):
+        if self.refused or (self._lowered and row.limit == 0):
             due.append(100)
         keys = {f"threshold:{row.pk}:{row.limit}:{percent}": percent for percent in due}
         if not keys:
@@ -467,19 +467,19 @@ def is_governed_by(row: UsagePeriod, terms: Terms, now: datetime) -> bool:
 
 def delete_usage(*, instance: Model, using: str, **_: Any) -> None:
     """Receiver of `pre_delete`: remove all usage of an organization under its lock, in the deleting transaction."""
-    _lock_row(instance, using)
+    _lock_row(type(instance), instance.pk, using)
     for model in (UsageEvent, UsageHistory, UsagePeriod):
         model._base_manager.using(using).filter(organization_id=instance.pk).delete()
 
 
-def _lock_row(instance: Model, using: str) -> Any:
+def _lock_row(model: type[Model], pk: object, using: str) -> Any:
     """Lock one row until the transaction ends; return it as it is now, or None if it is gone."""
-    rows: QuerySet[Any] = instance.__class__._base_manager.using(using).filter(pk=instance.pk)
+    rows: QuerySet[Any] = model._base_manager.using(using).filter(pk=pk)
     features = connections[using].features
     if features.has_select_for_update:
         # NO KEY: other tables' foreign keys to this row need not wait for us.
         return rows.select_for_update(no_key=features.has_select_for_no_key_update).first()
     # SQLite has one lock for all, and only a transaction that begins with a write gets in line for it.
-    key = instance._meta.pk.name
+    key = model._meta.pk.name
     rows.update(**{key: F(key)})
     return rows.first()

@@ -6,7 +6,6 @@ Inside the caller's `transaction.atomic()` a call belongs to that transaction: r
 clock is an argument (`now`, aware) for tests and imports; the default is the current time.
 """
 
-import contextlib
 import logging
 from datetime import datetime
 from typing import Any
@@ -17,10 +16,10 @@ from usage_tracking import refusals
 from usage_tracking.conf import usage_settings
 from usage_tracking.counters import counter
 from usage_tracking.deadlocks import retried
-from usage_tracking.exceptions import InvalidInput, OrganizationGone
+from usage_tracking.exceptions import InvalidInput, OrganizationGone, UnknownMeter
 from usage_tracking.history import HistoryPoint, history_of
-from usage_tracking.ledger import database_of, instant, locked, usage_from
-from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, get_organization_model
+from usage_tracking.ledger import database_of, instant, key_of, locked, usage_from
+from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named, terms_of
 from usage_tracking.quotas import (
@@ -123,13 +122,13 @@ def refund(
             raise InvalidInput(message, field="amount")
         if charge is None:
             return 0
-        organization, meter, using = _named(charge.organization_id), charge.meter, charge.database
+        key, meter, using = charge.organization_id, charge.meter, charge.database
     else:
         charge = None
         amount = validate_amount(amount)
         meter_named(meter)
-        organization, using = what, database_of(what)
-    with locked(organization, meter, now=now, using=using) as [ledger]:
+        key, using = key_of(what), database_of(what)
+    with locked(key, meter, now=now, using=using) as [ledger]:
         given = ledger.give_back(amount or 0) if charge is None else ledger.give_back_charge(charge)
         ledger.record(UsageEvent.Kind.REFUNDED, actor=actor, reason=reason, amount=given)
     return given
@@ -142,7 +141,7 @@ def give_back(decision: Decision, *, now: datetime | None = None) -> int:
     """
     if decision.charge is None:
         return 0
-    return counter.give_back(_named(decision.charge.organization_id), decision.charge, now=instant(now))
+    return counter.give_back(decision.charge, now=instant(now))
 
 
 @retried
@@ -162,7 +161,7 @@ def adjust(
     """
     validate_count(used)
     meter_named(meter)
-    with locked(organization, meter, now=instant(now), using=database_of(organization)) as [ledger]:
+    with locked(key_of(organization), meter, now=instant(now), using=database_of(organization)) as [ledger]:
         previous = ledger.row.used
         ledger.set_used(used)
         ledger.record(UsageEvent.Kind.ADJUSTED, actor=actor, reason=reason, previous_used=previous)
@@ -197,14 +196,16 @@ def flush_refusals(*, now: datetime | None = None) -> int:
     moment = instant(now)
     flushed = 0
     for using, pk, meter in refusals.waiting():
-        with contextlib.suppress(OrganizationGone):  # its refusals are gone with it
-            flushed += _flush(_named(pk), meter, now=moment, using=using)
+        try:
+            flushed += _flush(pk, meter, now=moment, using=using)
+        except (OrganizationGone, UnknownMeter):
+            refusals.pending((using, pk, meter))  # there is no row left to count them in
     return flushed
 
 
 @retried
-def _flush(organization: UsageTrackedOrganization, meter: str, *, now: datetime, using: str) -> int:
-    with locked(organization, meter, now=now, using=using) as [ledger]:
+def _flush(key: object, meter: str, *, now: datetime, using: str) -> int:
+    with locked(key, meter, now=now, using=using) as [ledger]:
         return ledger.count_refusals()
 
 
@@ -236,13 +237,6 @@ def _take(
             amount,
         )
     return decision
-
-
-def _named(key: object) -> UsageTrackedOrganization:
-    """Return a stand-in that names an organization by its key; the ledger reads the row itself, under lock."""
-    organization = get_organization_model()()
-    organization.pk = key
-    return organization
 
 
 aconsume = sync_to_async(consume)

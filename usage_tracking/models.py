@@ -6,7 +6,7 @@ host never writes an old count back.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,7 +73,8 @@ def _validator(check: Callable[[Any], object]) -> Callable[[Any], None]:
         try:
             check(value)
         except ValueError as error:
-            raise ValidationError(str(error), code="invalid") from error
+            # Not "invalid": for that code a JSONField has a message of its own, which would hide this one.
+            raise ValidationError(str(error), code="unusable") from error
 
     return validate
 
@@ -116,6 +117,19 @@ def check_features(value: object, *, field: str = "features") -> None:
             raise InvalidInput(message, field=f"{field}.{name}")
 
 
+def check_plan(value: str, *, field: str = "plan") -> None:
+    """Raise InvalidInput unless PLANS has the plan, or it is the default one."""
+    known = [*usage_settings.PLANS, usage_settings.DEFAULT_PLAN]
+    if value not in known:
+        message = f"{field} cannot be {value!r}.{nearest(value, known)}"
+        raise InvalidInput(message, field=field)
+
+
+def validate_usage_plan(value: str) -> None:
+    """Field validator of `usage_plan`."""
+    _validator(check_plan)(value)
+
+
 def validate_usage_limits(value: Any) -> None:
     """Field validator of `usage_limits`."""
     _validator(check_limits)(value)
@@ -143,7 +157,9 @@ class UsageTrackedOrganization(models.Model):
     `entitlements.update_limits()`, which validates, locks and keeps an audit trail; a plain `save()` is noticed too.
     """
 
-    usage_plan = models.CharField(_("usage plan"), max_length=64, blank=True, default="")
+    usage_plan = models.CharField(
+        _("usage plan"), max_length=64, blank=True, default="", validators=[validate_usage_plan]
+    )
     usage_features = models.JSONField(
         _("usage features"),
         blank=True,
@@ -213,6 +229,12 @@ class UsageTrackedOrganization(models.Model):
 
     class Meta:
         abstract = True
+
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
+        """Read an emptied JSON field, which a form hands over as None, as "nothing of its own"."""
+        self.usage_features = self.usage_features or {}
+        self.usage_limits = self.usage_limits or {}
+        super().clean_fields(exclude)
 
     def get_usage_plan(self) -> str:
         """Return the name of this organization's plan; override it to read your subscription instead.

@@ -53,7 +53,9 @@ def reset(
     """
     meter_named(meter)
     now = instant(now)
-    with locked(organization, meter, now=now, using=database_of(organization), visitor=ResetMode.MANUAL) as [ledger]:
+    with locked(key_of(organization), meter, now=now, using=database_of(organization), visitor=ResetMode.MANUAL) as [
+        ledger
+    ]:
         ledger.sign_closings(actor=actor, reason=reason)
         if not ledger.closed or ledger.row.used or ledger.row.refused:
             ledger.close_now()
@@ -80,7 +82,7 @@ def reset_expired(
         expired = expired.filter(organization_id__in=[key_of(organization) for organization in organizations])
     closed, failed, last = 0, 0, 0
     affected: set[object] = set()
-    while batch := list(expired.filter(pk__gt=last).select_related("organization").order_by("pk")[:BATCH]):
+    while batch := list(expired.filter(pk__gt=last).order_by("pk")[:BATCH]):
         last = batch[-1].pk
         with deferred_delivery() as outboxes:
             counts = {row.organization_id: 0 for row in batch}
@@ -102,7 +104,7 @@ def reset_expired(
 def _close_expired(row: UsagePeriod, now: datetime, using: str) -> int:
     """Close one expired period under lock, unless somebody else was quicker; return how many periods were closed."""
     try:
-        with locked(row.organization, row.meter, now=now, using=using, visitor=ResetMode.SCHEDULED) as [ledger]:
+        with locked(row.organization_id, row.meter, now=now, using=using, visitor=ResetMode.SCHEDULED) as [ledger]:
             pass  # the visit closes what has ended
     except OrganizationGone:
         return 0

@@ -1,5 +1,6 @@
 """From a request to the organization whose usage it is."""
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -22,6 +23,8 @@ __all__ = [
     "resolve_organization",
     "set_active_organization",
 ]
+
+logger = logging.getLogger(__name__)
 
 SESSION_KEY: Final = "active_organization_id"
 """Where a session keeps the key of the organization that was chosen."""
@@ -48,8 +51,10 @@ def default_resolver(request: Any) -> UsageTrackedOrganization | None:
                 return chosen  # type: ignore[no-any-return]
         except (TypeError, ValueError, ValidationError):
             pass  # an old session, from before the keys changed their type
-    only = list(visible.distinct()[:2])
-    return only[0] if len(only) == 1 else None
+    seen = list(visible.distinct()[:2])
+    if len(seen) > 1:
+        logger.warning("User %s sees several organizations and has chosen none: not counted.", user.pk)
+    return seen[0] if len(seen) == 1 else None
 
 
 def set_active_organization(request: HttpRequest, organization: UsageTrackedOrganization) -> None:

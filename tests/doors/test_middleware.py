@@ -354,6 +354,12 @@ def test_the_callers_own_mistakes_are_not_given_back(caller, status):
     assert used(caller.organization) == 1
 
 
+def test_what_another_throttle_refuses_is_given_back(caller):
+    """DRF asks every throttle, so we have charged a request that another one refuses: it was not served."""
+    assert caller.get("status", status="429").status_code == 429
+    assert used(caller.organization) == 0
+
+
 def test_a_server_error_can_cost(caller, configure):
     """REFUND_SERVER_ERRORS = False keeps the charge, and the fields say so."""
     configure(REFUND_SERVER_ERRORS=False)

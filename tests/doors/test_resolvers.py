@@ -50,11 +50,12 @@ def test_the_only_visible_organization_is_it(organization, member):
     assert default_resolver(request_of(member)) == organization
 
 
-def test_of_several_none_is_it_until_one_is_chosen(organization, member):
+def test_of_several_none_is_it_until_one_is_chosen(organization, member, caplog):
     """Who belongs to several has none, until the session says which."""
     other = MembershipFactory(user=member).organization
     request = request_of(member)
     assert default_resolver(request) is None
+    assert "sees several organizations" in caplog.text
     set_active_organization(request, other)
     assert default_resolver(request) == other
     set_active_organization(request, organization)

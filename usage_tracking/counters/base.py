@@ -30,7 +30,7 @@ class Counter(ABC):
         """
 
     @abstractmethod
-    def give_back(self, organization: UsageTrackedOrganization, charge: Charge, *, now: datetime) -> int:
+    def give_back(self, charge: Charge, *, now: datetime) -> int:
         """Return a charge to the period and bucket it came from; return how much came back.
 
         Raises OrganizationGone or a database error.

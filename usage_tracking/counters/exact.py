@@ -39,7 +39,7 @@ class ExactCounter(Counter):
             return Decision(allowed=False, amount=amount, usage=usage)
         if decision := count_between_rails(organization.pk, amount, meter, now=now, using=using):
             return decision
-        with locked(organization, meter, now=now, using=using) as [ledger]:
+        with locked(organization.pk, meter, now=now, using=using) as [ledger]:
             charge = ledger.take(amount, refusable=refusable)
         usage = ledger.usage()
         if charge is None and memory:
@@ -47,12 +47,12 @@ class ExactCounter(Counter):
         return Decision(allowed=charge is not None, amount=amount, usage=usage, charge=charge)
 
     @retried
-    def give_back(self, organization: UsageTrackedOrganization, charge: Charge, *, now: datetime) -> int:
+    def give_back(self, charge: Charge, *, now: datetime) -> int:
         """Return a charge: one UPDATE while its bucket is open, else through the ledger."""
         if return_to_open_bucket(charge):
             refusals.forget((home_of(charge.database), charge.organization_id, charge.meter))
             return charge.amount
-        with locked(organization, charge.meter, now=now, using=charge.database) as [ledger]:
+        with locked(charge.organization_id, charge.meter, now=now, using=charge.database) as [ledger]:
             return ledger.give_back_charge(charge)
 
 

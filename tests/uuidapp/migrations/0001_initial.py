@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Organization',
             fields=[
-                ('usage_plan', models.CharField(blank=True, default='', max_length=64, verbose_name='usage plan')),
+                ('usage_plan', models.CharField(blank=True, default='', max_length=64, validators=[usage_tracking.models.validate_usage_plan], verbose_name='usage plan')),
                 ('usage_features', models.JSONField(blank=True, default=dict, help_text="On top of the plan's: {name: true, false, a string or a number}.", validators=[usage_tracking.models.validate_usage_features], verbose_name='usage features')),
                 ('usage_limits', models.JSONField(blank=True, default=dict, help_text="Instead of the plan's: {meter: whole number, or null for unlimited}.", validators=[usage_tracking.models.validate_usage_limits], verbose_name='usage limits')),
                 ('usage_reset_mode', models.CharField(blank=True, choices=[('lazy', 'lazy'), ('scheduled', 'scheduled'), ('manual', 'manual')], default='', max_length=16, verbose_name='usage reset mode')),
