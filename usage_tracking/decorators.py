@@ -68,7 +68,11 @@ def usage_amount(amount: Amount) -> Callable[[View], View]:
 
 
 def usage_meter(meter: str) -> Callable[[View], View]:
-    """Count requests to this view on another meter than `api`. The system checks name one that METERS lacks."""
+    """Count requests to this view on another meter than `api`. The system checks name one that METERS lacks.
+
+    Raises TypeError for anything but a string: `@usage_meter` without its argument.
+    """
+    _named("usage_meter", meter)
     return lambda view: _set(view, meter=meter)
 
 
@@ -76,9 +80,10 @@ def require_feature(feature: str) -> Callable[[View], View]:
     """Answer 403 with a problem of its own type unless the caller's organization has `feature`.
 
     A caller without an organization has no feature. When nobody can tell, because the resolver or PLANS fails, the
-    answer is 503, whatever ON_COUNTER_ERROR says: what is paid for is not given away. Raises TypeError on a class.
-    For DRF views use the permission `api.permissions.HasFeature`.
+    answer is 503, whatever ON_COUNTER_ERROR says: what is paid for is not given away. Raises TypeError on a class
+    and for a feature that is no string. For DRF views use the permission `api.permissions.HasFeature`.
     """
+    _named("require_feature", feature)
 
     def decorate(view: View) -> View:
         if inspect.isclass(view):
@@ -97,6 +102,12 @@ def require_feature(feature: str) -> Callable[[View], View]:
         return functools.wraps(view)(agate if _is_async(view) else gate)  # type: ignore[return-value]
 
     return decorate
+
+
+def _named(decorator: str, name: object) -> None:
+    if not isinstance(name, str):
+        message = f'@{decorator} takes a name: @{decorator}("…"), not {name!r}.'
+        raise TypeError(message)
 
 
 def denial(feature: str, resolve: Callable[[], UsageTrackedOrganization | None]) -> Problem | None:

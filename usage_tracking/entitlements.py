@@ -2,11 +2,9 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connections
@@ -17,12 +15,11 @@ from usage_tracking.exceptions import InvalidChange, InvalidInput
 from usage_tracking.ledger import Ledger, database_of, instant, is_governed_by, key_of, locked
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, check_features, check_plan
 from usage_tracking.periods import ResetMode, ResetPeriod, parse_anchor, parse_zone
-from usage_tracking.plans import Sourced, meter_named, sources_of, terms_of
+from usage_tracking.plans import Explanation, meter_named, sources_of, terms_of
 from usage_tracking.quotas import DEFAULT_METER, Enforcement, validate_limit
 
 __all__ = [
     "INHERIT",
-    "Explanation",
     "aexplain",
     "afeature",
     "ahas_feature",
@@ -48,35 +45,9 @@ class _Unchanged(Enum):
 UNCHANGED: Final = _Unchanged.UNCHANGED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """What governs an organization's meter, and where each value comes from: override, plan or default."""
-
-    meter: str
-    plan: Sourced[str]
-    limit: Sourced[int | None]
-    enforcement: Sourced[Enforcement]
-    reset_mode: Sourced[ResetMode]
-    reset_period: Sourced[ResetPeriod]
-    anchor: Sourced[datetime]
-    time_zone: Sourced[ZoneInfo]
-    features: Mapping[str, Sourced[bool | str | int | float]]
-
-
 def explain(organization: UsageTrackedOrganization, meter: str = DEFAULT_METER) -> Explanation:
     """Return what limit, plan, mode, calendar and features an organization has, and why. Raises UnknownMeter."""
-    sources = sources_of(organization, meter_named(meter))
-    return Explanation(
-        meter=meter,
-        plan=sources.plan,
-        limit=sources.limit,
-        enforcement=sources.enforcement,
-        reset_mode=sources.reset_mode,
-        reset_period=sources.reset_period,
-        anchor=sources.anchor,
-        time_zone=sources.time_zone,
-        features=sources.features,
-    )
+    return sources_of(organization, meter_named(meter))
 
 
 def feature(

@@ -60,7 +60,7 @@ def key_of(organization: UsageTrackedOrganization) -> Any:
     """Return the organization's key. Raises InvalidInput unless it is a saved instance of the organization model."""
     model = get_organization_model()
     if not isinstance(organization, model) or organization.pk is None:
-        message = f"organization must be a saved {model.__name__}, not {organization!r}."
+        message = f"organization must be a saved instance of {model.__name__}, not {organization!r}."
         raise InvalidInput(message, field="organization")
     return organization.pk
 

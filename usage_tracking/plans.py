@@ -26,7 +26,7 @@ from usage_tracking.periods import (
 )
 from usage_tracking.quotas import Enforcement, validate_limit
 
-__all__ = ["Plan", "Sourced", "Terms", "meter_named", "plan_named", "plan_of", "sources_of", "terms_of"]
+__all__ = ["Explanation", "Plan", "Sourced", "Terms", "meter_named", "plan_named", "plan_of", "sources_of", "terms_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +81,10 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """Every value that governs an organization's meter, each with its source."""
+class Explanation:
+    """What governs an organization's meter, and where each value comes from: override, plan or default."""
 
+    meter: str
     plan: Sourced[str]
     limit: Sourced[int | None]
     enforcement: Sourced[Enforcement]
@@ -147,7 +148,7 @@ def plan_of(organization: UsageTrackedOrganization) -> Sourced[Plan]:
     return Sourced(plan or Plan(name=name, limits={}, features={}), source)
 
 
-def sources_of(organization: UsageTrackedOrganization, meter: Meter) -> Sources:
+def sources_of(organization: UsageTrackedOrganization, meter: Meter) -> Explanation:
     """Return what governs the organization's meter and where each value comes from: override, plan, default.
 
     Raises InvalidInput unless `organization` is an instance of the organization model, saved or not.
@@ -167,7 +168,8 @@ def sources_of(organization: UsageTrackedOrganization, meter: Meter) -> Sources:
                 logger.warning("Organization %s has an unusable %s %r; ignored.", organization.pk, field, stored)
         return Sourced(default, "default") if of_plan is None else Sourced(of_plan, "plan")
 
-    return Sources(
+    return Explanation(
+        meter=meter.name,
         plan=Sourced(plan.name, sourced_plan.source),
         limit=_limit_of(organization, plan, meter),
         enforcement=choose("usage_enforcement", Enforcement, plan.enforcement, usage_settings.ENFORCEMENT),

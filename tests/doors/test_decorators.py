@@ -175,6 +175,17 @@ def test_a_failing_resolver_closes_the_gate(organization, configure, kind):
         assert caller.get("gated").status_code == 503
 
 
+@pytest.mark.parametrize("decorator", [require_feature, usage_meter])
+def test_a_forgotten_argument_is_named(decorator):
+    """`@require_feature` and `@usage_meter` without their name raise on import, not at the first request."""
+
+    def view(request):
+        pass
+
+    with pytest.raises(TypeError, match="takes a name"):
+        decorator(view)
+
+
 def test_a_class_is_not_wrapped_by_mistake():
     """`require_feature` on a class says how it is done."""
     with pytest.raises(TypeError, match=r'@method_decorator\(require_feature\(.export.\), name="dispatch"\)'):
