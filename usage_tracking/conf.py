@@ -277,7 +277,8 @@ usage_settings = UsageSettings()
 
 def given() -> Mapping[str, Any]:
     """Return what the host has set, unchecked. Raises SettingError when it is no dict."""
-    return values.mapping("", getattr(settings, SETTING, {}))
+    found = getattr(settings, SETTING, {})
+    return found if type(found) is dict else values.mapping("", found)  # the usual answer, at the least cost
 
 
 def _read(key: str, check: Callable[[str, Any], Value], *, default: Value) -> Value:

@@ -221,11 +221,13 @@ def _take(
     validate_amount(amount)
     if meter != DEFAULT_METER:  # that one is always there
         meter_named(meter)
-    home = database_of(organization)
+    key_of(organization)
     if not usage_settings.ENABLED:
         return Decision(allowed=True, amount=amount, usage=usage_of(organization, meter, now=now))
     now = instant(now)
-    decision = counter.take(organization, amount, meter, now=now, using=using or home, refusable=refusable)
+    decision = counter.take(
+        organization, amount, meter, now=now, using=using or database_of(organization), refusable=refusable
+    )
     usage = decision.usage
     if refusable and usage.enforcement == Enforcement.SHADOW and usage.overage:
         shadow_logger.warning(

@@ -50,11 +50,13 @@ def _organization_label() -> str:
 
 def get_organization_model() -> type["UsageTrackedOrganization"]:
     """Return the host's organization model. Raises ImproperlyConfigured when the setting names none."""
-    return _model_labelled(_organization_label())
+    label = getattr(settings, ORGANIZATION_SETTING, None)
+    return _model_labelled(label if isinstance(label, str) else _organization_label())
 
 
 @cache  # asked several times per request; a model never changes under its label
 def _model_labelled(label: str) -> type["UsageTrackedOrganization"]:
+    _organization_label()
     try:
         return apps.get_model(label, require_ready=False)
     except LookupError as error:

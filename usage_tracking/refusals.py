@@ -11,7 +11,7 @@ from typing import Final
 
 from usage_tracking.quotas import Usage
 
-__all__ = ["Key", "forget", "pending", "recall", "remember"]
+__all__ = ["Key", "forget", "known", "pending", "recall", "remember"]
 
 MEMORY: Final = timedelta(seconds=1)
 SIZE: Final = 10_000
@@ -42,6 +42,11 @@ def remember(key: Key, amount: int, usage: Usage, *, now: datetime, checkpoint_a
                 del _refusals[old]
         unwritten = _refusals[key].unwritten if key in _refusals else 0
         _refusals[key] = _Refusal(amount, usage, now, min(now + MEMORY, checkpoint_at), unwritten)
+
+
+def known() -> bool:
+    """Return whether there is anything to recall: normally there is not, and no key need be made."""
+    return bool(_refusals)
 
 
 def recall(key: Key, amount: int, now: datetime) -> Usage | None:

@@ -32,18 +32,19 @@ class ExactCounter(Counter):
         refusable: bool = True,
     ) -> Decision:
         """Take `amount`: refused from memory, else counted between the rails, else decided in the slow path."""
-        key = (home_of(using), organization.pk, meter)
         # In a transaction the answer may depend on what is not committed, so it is neither kept nor believed.
         memory = refusable and not connections[using].in_atomic_block
-        if memory and (usage := refusals.recall(key, amount, now)):
-            return Decision(allowed=False, amount=amount, usage=usage)
+        if memory and refusals.known():
+            usage = refusals.recall((home_of(using), organization.pk, meter), amount, now)
+            if usage is not None:
+                return Decision(allowed=False, amount=amount, usage=usage)
         if decision := count_between_rails(organization.pk, amount, meter, now=now, using=using):
             return decision
         with locked(organization.pk, meter, now=now, using=using) as [ledger]:
             charge = ledger.take(amount, refusable=refusable)
         usage = ledger.usage()
         if charge is None and memory:
-            refusals.remember(key, amount, usage, now=now, checkpoint_at=ledger.row.checkpoint_at)
+            refusals.remember(ledger.key, amount, usage, now=now, checkpoint_at=ledger.row.checkpoint_at)
         return Decision(allowed=charge is not None, amount=amount, usage=usage, charge=charge)
 
     @retried
