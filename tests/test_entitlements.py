@@ -380,6 +380,25 @@ def test_a_saved_plan_holds_at_once(organization, freeze):
     assert consume(organization, 90)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("usage_limits", {"api": 20}), ("usage_enforcement", "soft"), ("usage_reset_mode", "scheduled")],
+)
+def test_so_does_any_other_saved_term(organization, freeze, field, value):
+    """Also one that leaves the calendar as it is."""
+    freeze(NOW)
+    consume(organization, 10)
+    setattr(organization, field, value)
+    organization.save()
+    row = UsagePeriod.objects.get()
+    explained = explain(organization)
+    assert (row.limit, row.enforcement, row.reset_mode) == (
+        explained.limit.value,
+        explained.enforcement.value,
+        explained.reset_mode.value,
+    )
+
+
 def test_a_save_that_changes_nothing_locks_nothing(organization, freeze):
     """One look at the open periods is all that another field costs."""
     freeze(NOW)

@@ -632,11 +632,12 @@ class ForgetfulMachine(UsageMachine):
         """`history_of` has everything."""
         if not hasattr(self, "organization"):
             return
-        since = BEGINNING - timedelta(days=400)
+        # Resets in one microsecond follow each other by a tick, so the open bucket may begin a little after now.
+        since, until = BEGINNING - timedelta(days=400), self.now + timedelta(days=1)
         points = [
             point
             for meter in DEFAULT_LIMITS
-            for point in history_of(self.organization, meter, since=since, until=self.now + TICK, bucket="month")
+            for point in history_of(self.organization, meter, since=since, until=until, bucket="month")
         ]
         assert sum(point.used for point in points) == self.counted
 
@@ -685,6 +686,8 @@ def test_the_engine_does_what_its_model_does(db, machine):
     run_state_machine_as_test(
         machine,
         settings=settings(
+            # The same examples in each run. Others are looked for by hand: raise these numbers and drop this line.
+            derandomize=True,
             max_examples=25,
             stateful_step_count=20,
             deadline=None,
