@@ -10,7 +10,7 @@ import pytest
 from django.db import transaction
 from django.db.models import Sum
 from django.test import override_settings
-from hypothesis import Phase, HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -682,7 +682,7 @@ def check_tables(organization):
 
 @pytest.mark.xfail(
     strict=False,
-    reason="Open: a client whose clock lags 90 s, just after a manual reset and a change to hourly periods.",
+    reason="Open: a client whose clock lags 90 s, after a reset and a change to hourly periods.",
 )
 @pytest.mark.parametrize("machine", [UsageMachine, ForgetfulMachine])
 def test_the_engine_does_what_its_model_does(db, machine):
