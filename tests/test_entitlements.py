@@ -292,6 +292,7 @@ def test_a_new_plan_holds_for_every_meter(organization):
     consume(organization, 50, "tokens", now=NOW)
     assert not consume(organization, 1, "tokens", now=NOW)
     update_limits(organization, plan="pro", enforcement="hard", now=NOW)
+    assert usage_of(organization, "tokens", now=NOW).limit is None
     assert consume(organization, 1, "tokens", now=NOW)
 
 

@@ -165,6 +165,15 @@ def test_a_moment_is_the_bucket_it_is_in(organization):
     assert (point.start, point.end, point.used) == (at(3, 10), at(3, 11), 5)
 
 
+def test_what_is_outside_of_the_range_is_not_in_it(organization):
+    """Neither history nor the open bucket, before or after."""
+    for day in (10, 12, 14):
+        consume(organization, 1, now=at(3, day))
+    for first, last, expected in [(1, 9, 0), (11, 13, 1), (11, 12, 0), (15, 16, 0), (10, 15, 3)]:
+        points = history_of(organization, since=at(3, first), until=at(3, last))
+        assert sum(point.used for point in points) == expected
+
+
 def test_a_range_is_not_endless(organization):
     """As many points as a chart could want, and no more."""
     assert len(history_of(organization, since=at(3, 1) - (MAX_POINTS - 1) * DAY, until=at(3, 2))) == MAX_POINTS
