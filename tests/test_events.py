@@ -78,6 +78,16 @@ def test_a_jump_announces_all_it_passes(organization, jump):
     assert told() == [("warning", 50, 10), ("warning", 80, 10)]
 
 
+def test_what_happens_at_once_is_delivered_at_once(organization, committed, monkeypatch):
+    """One transaction asks for one delivery, however many events it has recorded: each asks a broker, or the outbox."""
+    deliveries = []
+    monkeypatch.setattr(events, "deliver_events", lambda *, using: deliveries.append(using))
+    with committed():
+        consume(organization, 10, now=NOW)
+    assert len(told()) == 3
+    assert len(deliveries) == 1
+
+
 def test_a_period_announces_anew(organization):
     """The next period has thresholds of its own."""
     consume(organization, 10, now=NOW)

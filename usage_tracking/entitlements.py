@@ -12,7 +12,7 @@ from django.db import DatabaseError, connections
 from usage_tracking.conf import nearest, usage_settings
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidChange, InvalidInput
-from usage_tracking.ledger import Ledger, database_of, instant, is_governed_by, key_of, locked
+from usage_tracking.ledger import database_of, instant, is_governed_by, key_of, locked
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, check_features, check_plan
 from usage_tracking.periods import ResetMode, ResetPeriod, parse_anchor, parse_zone
 from usage_tracking.plans import Explanation, meter_named, sources_of, terms_of
@@ -130,7 +130,8 @@ def update_limits(
             type(stored)._base_manager.using(using).filter(pk=stored.pk).update(**written)
             for ledger in ledgers:
                 ledger.govern(terms_of(stored, meter_named(ledger.terms.meter)))
-            _record_update(ledgers, about, changes, actor=actor, reason=reason)
+            told = next(ledger for ledger in ledgers if ledger.terms.meter == about)
+            told.record(UsageEvent.Kind.LIMITS_UPDATED, actor=actor, reason=reason, changes=changes)
     for name in [*scalars, *merges]:
         setattr(organization, f"usage_{name}", getattr(stored, f"usage_{name}"))
     return changes
@@ -193,13 +194,6 @@ def _apply(
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return old == new and all(type(old[key]) is type(new[key]) for key in old)
-
-
-def _record_update(
-    ledgers: list[Ledger], about: str, changes: dict[str, dict[str, Any]], *, actor: Any, reason: str
-) -> None:
-    ledger = next(ledger for ledger in ledgers if ledger.terms.meter == about)
-    ledger.record(UsageEvent.Kind.LIMITS_UPDATED, actor=actor, reason=reason, changes=changes)
 
 
 # -- validation --------------------------------------------------------------------------------------------------------

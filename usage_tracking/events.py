@@ -34,7 +34,7 @@ from usage_tracking.models import (
 from usage_tracking.periods import Period
 from usage_tracking.quotas import percentage
 
-__all__ = ["deferred_delivery", "deliver_events", "dispatch", "record"]
+__all__ = ["deferred_delivery", "deliver_events", "dispatch", "dispatch_after_commit", "record"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def record(
     reason: str = "",
     **data: Any,
 ) -> UsageEvent:
-    """Write one event in the running transaction, to be delivered after its commit.
+    """Write one event in the running transaction; the caller sees to its delivery (`dispatch_after_commit`).
 
     `period` is what the event is about, `state` the open row as the transaction leaves it; `data` must fit JSON.
     Raises InvalidInput unless `actor` is a saved user, or None, and `reason` a string.
@@ -83,7 +83,7 @@ def record(
     if actor is not None and (not isinstance(actor, user_model) or actor.pk is None):
         message = f"actor must be a saved {user_model.__name__} or None, not {actor!r}."
         raise InvalidInput(message, field="actor")
-    event = UsageEvent.objects.using(using).create(
+    return UsageEvent.objects.using(using).create(
         organization_id=organization.pk,
         kind=kind,
         meter=state.meter,
@@ -104,9 +104,6 @@ def record(
         delivered_at=None if kind in SIGNALS else now,
         dedupe_key=dedupe_key,
     )
-    if kind in SIGNALS:
-        transaction.on_commit(partial(_dispatch, home_of(using)), using=using, robust=True)
-    return event
 
 
 # -- delivering --------------------------------------------------------------------------------------------------------
@@ -155,6 +152,11 @@ def deferred_delivery() -> Iterator[set[str]]:
         _deferred.reset(token)
         # A task that the block has started keeps its context; it delivers for itself from here on.
         outboxes.closed = True
+
+
+def dispatch_after_commit(using: str) -> None:
+    """Deliver what the running transaction has recorded once it is committed."""
+    transaction.on_commit(partial(_dispatch, home_of(using)), using=using, robust=True)
 
 
 def dispatch(databases: Iterable[str]) -> None:

@@ -115,6 +115,9 @@ def locked(
         yield ledgers
         for ledger in ledgers:
             ledger.write()
+        # Once for all events: each dispatch asks the outbox, or a broker that may be down.
+        if any(ledger.has_news for ledger in ledgers):
+            events.dispatch_after_commit(using)
 
 
 class Ledger:
@@ -128,6 +131,7 @@ class Ledger:
         self.using = using
         self.visitor = visitor
         self.refused = False
+        self.has_news = False
         self.closed: list[UsagePeriod] = []
         self._closing_details: dict[str, Any] = {}
         self._lowered = False
@@ -379,7 +383,7 @@ class Ledger:
         """Record one event about the open period (see `events.record`)."""
         if self.row.pk is None:
             self.row.save(using=self.using)
-        return events.record(
+        event = events.record(
             kind,
             self.organization,
             **{"period": self.row, **details},
@@ -388,6 +392,8 @@ class Ledger:
             now=self.now,
             using=self.using,
         )
+        self.has_news |= event.delivered_at is None
+        return event
 
     def write(self) -> None:
         """Write the row, its new rails and the events; what this process remembers of refusals is void after it."""

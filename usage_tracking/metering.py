@@ -67,7 +67,8 @@ def consume(
 
     The answer is truthy when the amount was taken. `using` is the alias to take it on (default: where the usage
     lives). Raises InvalidAmount, UnknownMeter, InvalidInput (no saved organization), OrganizationGone or a database
-    error; nothing was taken then. With ENABLED = False nothing is taken and everything is allowed.
+    error; nothing was taken then, unless the connection was lost together with the answer. With ENABLED = False
+    nothing is taken and everything is allowed.
     """
     return _take(organization, amount, meter, now=now, using=using, refusable=True)
 

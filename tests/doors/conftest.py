@@ -1,4 +1,4 @@
-"""Callers of every kind, and a settings helper."""
+"""Callers of every kind."""
 
 from __future__ import annotations
 
@@ -92,31 +92,7 @@ def _doors(settings) -> Iterator[None]:
     forget_refusals()
 
 
-@pytest.fixture
-def configure(settings) -> Callable[..., None]:
-    """Change keys of USAGE_TRACKING: `configure(ENFORCEMENT="soft")`."""
-
-    def change(**changes: Any) -> None:
-        settings.USAGE_TRACKING = {**getattr(settings, "USAGE_TRACKING", {}), **changes}
-
-    return change
-
-
 @pytest.fixture(params=CALLERS)
 def caller(request, organization) -> Caller:
     """A caller through each of the doors, by turns."""
     return Caller(request.param, organization)
-
-
-@pytest.fixture
-def connected() -> Iterator[Callable[..., None]]:
-    """Connect receivers for the length of a test: `connected(signal, receiver)`."""
-    connections = []
-
-    def connect(signal: Any, receiver: Any) -> None:
-        signal.connect(receiver, weak=False)
-        connections.append((signal, receiver))
-
-    yield connect
-    for signal, receiver in connections:
-        signal.disconnect(receiver)

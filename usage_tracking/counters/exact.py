@@ -6,7 +6,7 @@ from django.db import connections
 
 from usage_tracking import refusals
 from usage_tracking.counters.base import Counter
-from usage_tracking.counters.statements import instant, open_row, statements_for
+from usage_tracking.counters.statements import as_stored, open_row, statements_for
 from usage_tracking.databases import home_of
 from usage_tracking.deadlocks import retried
 from usage_tracking.ledger import locked
@@ -63,13 +63,13 @@ def count_between_rails(
     """Count `amount` with one statement if it stays below both rails of the open period; None if it does not.
 
     No cache, no SELECT, no key remembered from another transaction: the row that is open when the database executes
-    the statement decides. Databases without UPDATE … RETURNING read the row once more.
+    the statement decides. Databases without UPDATE … RETURNING read once more the row that the statement has noted.
     """
     connection = connections[using]
     statements = statements_for(connection)
     row = open_row(organization_id, meter, connection)
     with connection.cursor() as cursor:
-        cursor.execute(statements.count, (amount, *row, instant(now, connection), amount))
+        cursor.execute(statements.count, (amount, *row, as_stored(now, connection), amount))
         if statements.read is not None:
             if not cursor.rowcount:
                 return None
@@ -104,7 +104,7 @@ def return_to_open_bucket(charge: Charge) -> bool:
     """Give a charge back with one statement if its bucket is still open."""
     connection = connections[charge.database]
     statements = statements_for(connection)
-    bucket_start = instant(charge.bucket_start, connection)
+    bucket_start = as_stored(charge.bucket_start, connection)
     with connection.cursor() as cursor:
         cursor.execute(statements.give_back, (charge.amount, charge.period_id, True, bucket_start, charge.amount))
         return bool(cursor.rowcount)

@@ -47,7 +47,7 @@ def open_row(organization_id: object, meter: str, connection: BaseDatabaseWrappe
     return UsagePeriod._meta.get_field("organization").get_db_prep_value(organization_id, connection), meter, True
 
 
-def instant(value: datetime, connection: BaseDatabaseWrapper) -> Any:
+def as_stored(value: datetime, connection: BaseDatabaseWrapper) -> Any:
     """Return an aware datetime as the database stores it."""
     return connection.ops.adapt_datetimefield_value(value)
 
