@@ -73,6 +73,20 @@ class Terms:
         """Return the first period boundary after `now`; None under manual reset."""
         return None if self.reset_mode == ResetMode.MANUAL else self.calendar.next_boundary(now)
 
+    def interval_at(self, instant: datetime, earliest: datetime) -> Period:
+        """Return the period that contains `instant`, cut at `earliest`: where the one before it ended."""
+        if self.reset_mode == ResetMode.MANUAL:
+            return Period(earliest, None)
+        interval = self.calendar.period_at(instant)
+        return Period(max(interval.start, earliest), interval.end)
+
+    def bucket_start_at(self, now: datetime, earliest: datetime) -> datetime:
+        """Return where the bucket that contains `now` begins if nothing happened since `earliest`."""
+        start = self.buckets.period_at(now).start
+        if self.reset_mode != ResetMode.MANUAL:
+            start = max(start, self.calendar.period_at(now).start)
+        return max(start, earliest)
+
     def bucket_end_after(self, now: datetime) -> datetime:
         """Return where a bucket that is open at `now` ends: no bucket lies in two periods."""
         bucket_end = self.buckets.next_boundary(now)
