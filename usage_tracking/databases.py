@@ -71,9 +71,9 @@ def locking(rows: QuerySet[M], *, skip_locked: bool = False) -> QuerySet[M]:
             skip_locked=skip_locked and features.has_select_for_update_skip_locked,
         )
     # SQLite has one lock for all, and only a transaction that begins with a write gets in line for it.
-    table, key = map(connection.ops.quote_name, (rows.model._meta.db_table, rows.model._meta.pk.column))
+    table = connection.ops.quote_name(rows.model._meta.db_table)
     with connection.cursor() as cursor:
-        cursor.execute(f"UPDATE {table} SET {key} = {key} WHERE 1 = 0")  # noqa: S608 - no value of anybody's
+        cursor.execute(f"UPDATE {table} SET rowid = rowid WHERE 1 = 0")  # noqa: S608 - no value of anybody's
     return rows
 
 

@@ -25,7 +25,7 @@ __all__ = ["ResetReport", "areset", "areset_expired", "reset", "reset_expired"]
 
 logger = logging.getLogger(__name__)
 
-BATCH: Final = 1000
+BATCH: Final = 2000
 """Organizations reset in one transaction: so many wait for it, should they be used at that moment."""
 
 
@@ -92,7 +92,7 @@ def reset_expired(
     narrowed = None if organizations is None else list(dict.fromkeys(map(key_of, organizations)))
     closed = affected = failed = 0
     more = False
-    for close in (close_alike, _close_each):
+    for close in (_close_together, _close_each):
         keys = _expired_organizations(now, using, narrowed)
         while page := list(islice(keys, BATCH if limit is None else min(BATCH, limit - affected))):
             with deferred_delivery() as outboxes:
@@ -102,7 +102,7 @@ def reset_expired(
             affected += closings.organizations
             failed += closings.failed
             if progress is not None:
-                progress(closings.organizations if close is close_alike else len(page))
+                progress(closings.organizations if close is _close_together else len(page))
         if affected == limit:
             untried = keys if close is _close_each else _expired_organizations(now, using, narrowed)
             more = next(untried, None) is not None
@@ -112,7 +112,7 @@ def reset_expired(
     return ResetReport(closed=closed, organizations_affected=affected, failed=failed, more=more)
 
 
-def _expired_organizations(now: datetime, using: str, narrowed: Sequence[object] | None) -> Iterator[object]:
+def _expired_organizations(now: datetime, using: str, narrowed: Sequence[Any] | None) -> Iterator[Any]:
     """Yield the key of each organization, or of each `narrowed` one, that has an expired period, as the caller goes."""
     expired = expired_periods(now, using).order_by("organization_id").values_list("organization_id", flat=True)
     if narrowed is not None:
@@ -125,7 +125,16 @@ def _expired_organizations(now: datetime, using: str, narrowed: Sequence[object]
         page = list(dict.fromkeys(expired.filter(organization_id__gt=page[-1])[:BATCH]))
 
 
-def _close_each(organizations: Sequence[object], now: datetime, using: str) -> Closings:
+def _close_together(organizations: Sequence[Any], now: datetime, using: str) -> Closings:
+    """Close the expired periods of these organizations that can be closed together: none of them, if one fails."""
+    try:
+        return close_alike(organizations, now, using)
+    except Exception:
+        logger.exception("%s organizations could not be reset together; they follow one by one.", len(organizations))
+        return Closings(closed=0, organizations=0)
+
+
+def _close_each(organizations: Sequence[Any], now: datetime, using: str) -> Closings:
     """Close the expired periods of these organizations one by one; whatever can be closed at all is closed here."""
     rows = expired_periods(now, using).filter(organization_id__in=organizations).order_by("organization_id", "meter")
     counts: Counter[object] = Counter()
