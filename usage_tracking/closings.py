@@ -6,7 +6,6 @@ limit make the same next period of all of them. Those are closed here, as the le
 lock on.
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +28,6 @@ from usage_tracking.periods import ResetMode
 from usage_tracking.plans import Terms, basis_of, terms_of
 
 __all__ = ["Closings", "close_alike", "expired_periods"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
