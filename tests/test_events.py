@@ -378,6 +378,25 @@ def test_slow_receivers_do_not_outlast_the_claim(organization, connected, freeze
     assert len(heard) == len(set(heard)) == 3
 
 
+def test_a_deliverer_that_is_stopped_loses_nothing(organization, connected):
+    """What it had sent is noted, and the rest is there for the next delivery without waiting for a claim."""
+    for day in range(3):
+        reset(organization, now=NOW + day * DAY)
+    heard = []
+
+    def interrupted(event, **_):
+        heard.append(event.pk)
+        if len(heard) == 2:
+            raise KeyboardInterrupt
+
+    connected(usage_reset, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        deliver_events()
+    first, second, third = UsageEvent.objects.order_by("pk").values_list("pk", flat=True)
+    assert deliver_events() == 2
+    assert heard == [first, second, second, third]
+
+
 def test_what_was_claimed_by_another_meanwhile_stays_with_it(organization, connected, freeze):
     """A receiver that outlasts the claim by itself loses the rest of its batch, and does not send it again."""
     freeze(NOW)

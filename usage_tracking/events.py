@@ -265,17 +265,19 @@ def _deliver(events: list[UsageEvent], using: str) -> int:
     began = timezone.now()
     organizations = _organizations(using).in_bulk({event.organization_id for event in events})
     sent, settled = 0, []
-    for event in events:
-        # A second event of an organization asks again: receivers of the first may have changed or deleted it.
-        organization = organizations.pop(event.organization_id, None)
-        organization = organization or _organizations(using).filter(pk=event.organization_id).first()
-        if organization is not None:  # else there is nobody left to tell about
-            _send(event, organization)
-            sent += 1
-        settled.append(event.pk)
-        if timezone.now() - began >= PATIENCE:
-            break
-    _settle(settled, events, using)
+    try:
+        for event in events:
+            # A second event of an organization asks again: receivers of the first may have changed or deleted it.
+            organization = organizations.pop(event.organization_id, None)
+            organization = organization or _organizations(using).filter(pk=event.organization_id).first()
+            if organization is not None:  # else there is nobody left to tell about
+                _send(event, organization)
+                sent += 1
+            settled.append(event.pk)
+            if timezone.now() - began >= PATIENCE:
+                break
+    finally:  # also when the process is asked to stop
+        _settle(settled, events, using)
     return sent
 
 
