@@ -247,7 +247,8 @@ def _claim(last: int, using: str) -> list[UsageEvent]:
     """Claim the oldest events that are free, at most BATCH, and return them: nobody else sends them for a minute."""
     with transaction.atomic(using=using):
         now = timezone.now()
-        free = locking(_waiting(using, now, last).order_by("pk"), skip_locked=True)
+        # Not skipping what is locked: the ledger locks events too, for a moment, and will not deliver them.
+        free = locking(_waiting(using, now, last).order_by("pk"))
         keys = list(free.values_list("pk", flat=True)[:BATCH])
         if not keys:
             return []
