@@ -17,5 +17,9 @@ BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
         "task": "usage_tracking.deliver_usage_events",
         "schedule": timedelta(minutes=1),
     },
+    "usage-tracking-prune-history": {
+        "task": "usage_tracking.prune_usage_history",
+        "schedule": timedelta(days=1),
+    },
 }
-"""Every minute: close what has expired, deliver what a crash left undelivered."""
+"""Every minute: close what has expired, deliver what a crash left undelivered. Every day: prune old history."""
