@@ -17,6 +17,7 @@ from tests.factories import Organization, OrganizationFactory
 from usage_tracking.management import base
 from usage_tracking.metering import consume
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
+from usage_tracking.signals import usage_reset
 
 NOW = datetime(2026, 6, 10, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -84,8 +85,17 @@ def test_reset_expired_usage_says_what_failed(used, monkeypatch, caplog):
     assert caught.value.returncode == 3
 
 
-def test_deliver_usage_events_sends_what_waits(used):
+def test_reset_expired_usage_can_be_cut_short(used):
+    """With --limit it ends after so many organizations and says that there are more."""
+    other = OrganizationFactory()
+    consume(other, now=NOW - 90 * DAY)
+    assert run("reset_expired_usage", "--limit=1").endswith("of organizations: 1.\nMore have expired: run it again.\n")
+    assert run("reset_expired_usage", "--limit=1").endswith("of organizations: 1.\n")
+
+
+def test_deliver_usage_events_sends_what_waits(used, connected):
     """What a crash left behind, once."""
+    connected(usage_reset, lambda **_: None)
     assert UsageEvent.objects.filter(delivered_at=None).count() == 2
     assert run("deliver_usage_events", "--database=default") == "Events delivered: 2.\n"
     assert run("deliver_usage_events") == "Events delivered: 0.\n"
@@ -317,6 +327,7 @@ BAD: list[tuple[str, list[str], str]] = [
         for name in ("deliver_usage_events", "verify_usage", "prune_usage_history --days=1")
         for alias in ("defualt", "", "db.sqlite3")
     ],
+    *[("reset_expired_usage", [f"--limit={limit}"], "--limit") for limit in (0, -1, "1.5", "ten", "", "1" * 31)],
     *[("prune_usage_history", [f"--days={days}"], "--days") for days in (0, -1, "1.5", "ten", "", "1" * 31, 36_501)],
     *[(name, [f"--meter={meter}"], "--meter") for name in ("verify_usage", "usage_report") for meter in ("calls", "")],
     ("verify_usage", ["--reason=\0"], "--reason"),

@@ -323,8 +323,8 @@ def test_a_claim_expires(organization, received, freeze):
     freeze(NOW)
     consume(organization, 5)
     event = UsageEvent.objects.get()
-    assert events._claim(event, "default")
-    assert not events._claim(event, "default")
+    assert events._claim(event.pk, "default") == [event]
+    assert events._claim(event.pk, "default") == []
     freeze(NOW + timedelta(seconds=59))
     assert deliver_events() == 0
     freeze(NOW + timedelta(seconds=60))

@@ -435,7 +435,8 @@ class UsageEvent(models.Model):
         verbose_name = _("usage event")
         verbose_name_plural = _("usage events")
         indexes = [
-            models.Index(fields=["delivered_at", "claimed_until"], name="usage_event_outbox"),
+            # What waits, oldest first; a claim writes to no index.
+            models.Index(fields=["delivered_at", "id"], name="usage_event_outbox"),
             models.Index(fields=["organization", "created_at"], name="usage_event_audit"),
         ]
 
