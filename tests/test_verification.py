@@ -56,8 +56,8 @@ def test_whatever_the_engine_does_passes(organization, configure, mode, bucket):
     """Charges, refunds, corrections, resets by hand, late jobs and changes of calendar leave nothing to find."""
     configure(RESET_MODE=mode, RESET_PERIOD="weekly", HISTORY_BUCKET=bucket, METERS={"tokens": {}}, DEFAULT_LIMIT=30)
     decisions = []
-    for step in range(60):
-        moment = NOW - timedelta(hours=17 * (60 - step))
+    for step in range(40):
+        moment = NOW - timedelta(hours=17 * (40 - step))
         decisions.append(consume(organization, 3, now=moment))
         record(organization, step + 1, "tokens", now=moment)
         match step % 10:
@@ -69,9 +69,10 @@ def test_whatever_the_engine_does_passes(organization, configure, mode, bucket):
                 adjust(organization, used=2, now=moment)
             case 7:
                 update_limits(organization, time_zone=["Asia/Kolkata", ""][step % 20 // 10], now=moment)
+                assert found() == []
             case 9:
                 reset_expired(moment)
-        assert found() == []
+                assert found() == []
 
 
 def test_a_late_scheduled_period_passes(organization, configure):
@@ -159,7 +160,8 @@ def test_a_period_that_is_missing_is_found(used):
 def test_a_meter_without_an_open_period_is_found(used):
     """A period is closed by opening the next."""
     rows(current()).update(is_open=None, used_before_bucket=20)
-    UsageHistory.objects.filter(period__start__month=6).filter(start__day=9).update(used=4)
+    newest = UsageHistory.objects.order_by("-start").first()
+    UsageHistory.objects.filter(pk=newest.pk).update(used=4)
     assert found() == [("untold", None, None), ("not-open", None, None)]
 
 

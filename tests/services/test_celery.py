@@ -116,6 +116,3 @@ def test_the_schedule_works_from_the_database(host):
     host.eventually(lambda: not usage_of(organization).expired)
     tasks = dict(PeriodicTask.objects.filter(name__startswith="usage-tracking").values_list("name", "task"))
     assert tasks == {name: entry["task"] for name, entry in BEAT_SCHEDULE.items()}
-    host.eventually(
-        lambda: PeriodicTask.objects.filter(task="usage_tracking.reset_expired_usage", total_run_count__gt=0)
-    )
