@@ -260,16 +260,16 @@ def test_the_billing_webhook_changes_plans(organization, configure, settings, re
 
     webhook = recipe("billing.md", "accounts/billing.py", Organization=SimpleNamespace(objects=Customers()))["webhook"]
 
-    def call(kind, *, customer="cus_1", secret="whsec"):
+    def call(kind, *, customer="cus_1", key="whsec"):
         body = {"id": "evt_1", "type": kind, "data": {"object": {"customer": customer, "price": "price_pro"}}}
         request = RequestFactory().post(
-            "/billing/", body, content_type="application/json", headers={"X-Billing-Secret": secret}
+            "/billing/", body, content_type="application/json", headers={"X-Billing-Secret": key}
         )
         status = webhook(request).status_code
         organization.refresh_from_db()
         return status, organization.usage_plan, usage_of(organization).limit
 
-    assert call("customer.subscription.created", secret="wrong") == (403, "", 1000)
+    assert call("customer.subscription.created", key="wrong") == (403, "", 1000)
     assert call("customer.subscription.created", customer="cus_2") == (202, "", 1000)
     assert call("invoice.paid") == (204, "", 1000)
     for _ in range(2):
@@ -304,7 +304,7 @@ def test_the_import_of_counts_sets_what_is_used(organization, recipe):
 
 
 def test_the_import_of_the_past_fills_the_history(organization):
-    """Each month becomes a period, each day a row, as the how-to says of `record(…, now=…)`, and the books are sound."""
+    """Each month becomes a period, each day a row, as the how-to says of `record(now=…)`; the books are sound."""
     noon = datetime(2026, 3, 30, 12, tzinfo=UTC)
     for days in range(5):
         record(organization, 7, now=noon + timedelta(days=days))
