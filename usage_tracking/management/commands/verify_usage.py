@@ -83,4 +83,5 @@ def _line(finding: Finding) -> str:
         "period": finding.period_id,
         "text": explanation,
     }
-    return f"{line} {_('(repaired)')}" if finding.repaired else line
+    repaired = _("(repaired)")
+    return f"{line} {repaired}" if finding.repaired else line
