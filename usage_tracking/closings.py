@@ -6,7 +6,6 @@ limit make the same next period of all of them. Those are closed here, as the le
 lock on.
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +28,6 @@ from usage_tracking.periods import ResetMode
 from usage_tracking.plans import Terms, basis_of, terms_of
 
 __all__ = ["Closings", "close_alike", "expired_periods"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,21 +103,25 @@ def _plain_rows(organizations: Iterable[Any], now: datetime, using: str) -> list
 def _alike(rows: Sequence[_Expired], organizations: Mapping[object, UsageTrackedOrganization]) -> Groups:
     """Group the rows, but for those of organizations whose terms cannot be told: the ledger says why."""
     meters = usage_settings.METERS
-    alike: defaultdict[tuple[Hashable, str, datetime], list[_Expired]] = defaultdict(list)
+    bases: dict[object, Hashable] = {}
     unusable = set()
-    for row in rows:
+    for key in dict.fromkeys(row.organization_id for row in rows):
         try:
-            alike[basis_of(organizations[row.organization_id]), row.meter, row.end].append(row)
+            bases[key] = basis_of(organizations[key])
         except Exception:  # noqa: BLE001 - the host's own code
-            unusable.add(row.organization_id)
-    groups: dict[tuple[Terms, datetime], list[_Expired]] = {}
+            unusable.add(key)
+    alike: defaultdict[tuple[Hashable, str, datetime], list[_Expired]] = defaultdict(list)
+    for row in rows:
+        if row.organization_id in bases:
+            alike[bases[row.organization_id], row.meter, row.end].append(row)
+    groups: defaultdict[tuple[Terms, datetime], list[_Expired]] = defaultdict(list)
     for (_, meter, end), group in alike.items():
         try:
             terms = terms_of(organizations[group[0].organization_id], meters[meter])
         except Exception:  # noqa: BLE001 - the host's own code and settings
             unusable |= {row.organization_id for row in group}
         else:
-            groups.setdefault((terms, end), []).extend(group)
+            groups[terms, end] += group
     return {key: [row for row in group if row.organization_id not in unusable] for key, group in groups.items()}
 
 

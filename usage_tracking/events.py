@@ -251,7 +251,8 @@ def _claim(last: int, using: str) -> list[UsageEvent]:
     """Claim the oldest events that are free, at most BATCH, and return them: nobody else sends them for a minute."""
     with transaction.atomic(using=using):
         now = timezone.now()
-        free = locking(_waiting(using, now, last).order_by("pk"), skip_locked=True)
+        # Not skipping what is locked: the ledger locks events too, for a moment, and will not deliver them.
+        free = locking(_waiting(using, now, last).order_by("pk"))
         keys = list(free.values_list("pk", flat=True)[:BATCH])
         if not keys:
             return []
@@ -269,17 +270,19 @@ def _deliver(events: list[UsageEvent], using: str) -> int:
     began = timezone.now()
     organizations = _organizations(using).in_bulk({event.organization_id for event in events})
     sent, settled = 0, []
-    for event in events:
-        # A second event of an organization asks again: receivers of the first may have changed or deleted it.
-        organization = organizations.pop(event.organization_id, None)
-        organization = organization or _organizations(using).filter(pk=event.organization_id).first()
-        if organization is not None:  # else there is nobody left to tell about
-            _send(event, organization)
-            sent += 1
-        settled.append(event.pk)
-        if timezone.now() - began >= PATIENCE:
-            break
-    _settle(settled, events, using)
+    try:
+        for event in events:
+            # A second event of an organization asks again: receivers of the first may have changed or deleted it.
+            organization = organizations.pop(event.organization_id, None)
+            organization = organization or _organizations(using).filter(pk=event.organization_id).first()
+            if organization is not None:  # else there is nobody left to tell about
+                _send(event, organization)
+                sent += 1
+            settled.append(event.pk)
+            if timezone.now() - began >= PATIENCE:
+                break
+    finally:  # also when the process is asked to stop
+        _settle(settled, events, using)
     return sent
 
 

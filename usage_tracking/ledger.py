@@ -415,11 +415,12 @@ class Ledger:
         keys = {f"threshold:{row.pk}:{row.limit}:{percent}": percent for percent in due}
         if not keys:
             return
-        # A locking read: under REPEATABLE READ a plain one may be older than our lock.
+        # A locking read: under REPEATABLE READ a plain one may be older than our lock. In the order of deliveries.
         told = set(
             UsageEvent.objects.using(self.using)
             .select_for_update()
             .filter(dedupe_key__in=keys)
+            .order_by("pk")
             .values_list("dedupe_key", flat=True)
         )
         for key, percent in keys.items():

@@ -15,10 +15,6 @@ from django.conf import settings
 
 from tests.conftest import miss
 
-kombu = pytest.importorskip("kombu", reason="These tests need Celery.")
-
-from tests.services.host import application  # noqa: E402 - it imports Celery
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -35,6 +31,8 @@ class Host:
     """A project with a Celery application, and the processes that it runs."""
 
     def __init__(self, broker_url: str, database_url: str, folder: Path) -> None:
+        from tests.services.host import application  # noqa: PLC0415 - it imports Celery
+
         self.broker_url = broker_url
         self.queue = f"usage-tracking-{uuid4()}"
         self.app: Celery = application(broker_url, self.queue)
@@ -109,6 +107,8 @@ def broker_url(request) -> str:
     variable, url = URLS[request.param]
     if request.param == "Redis":
         pytest.importorskip("redis", reason="Redis as a broker needs the package `redis`.")
+    import kombu  # noqa: PLC0415 - Celery brings it
+
     try:
         with kombu.Connection(url, connect_timeout=5) as connection:
             connection.ensure_connection(max_retries=1, timeout=5)

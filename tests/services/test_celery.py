@@ -10,13 +10,16 @@ from django.test import Client
 from django.utils import timezone
 
 from tests.factories import MembershipFactory, OrganizationFactory
-from tests.services.host import application
 from usage_tracking import signals
 from usage_tracking.entitlements import update_limits
 from usage_tracking.events import deferred_delivery, deliver_events
 from usage_tracking.metering import consume, usage_of
 from usage_tracking.models import UsageEvent, UsagePeriod
 from usage_tracking.schedule import BEAT_SCHEDULE
+
+pytest.importorskip("celery", reason="Worker and beat need Celery: pip install django-usage-tracking[celery]")
+
+from tests.services.host import application  # noqa: E402 - it imports Celery
 
 
 def expired_organization():
