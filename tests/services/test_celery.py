@@ -19,7 +19,7 @@ from usage_tracking.schedule import BEAT_SCHEDULE
 
 pytest.importorskip("celery", reason="Worker and beat need Celery: pip install django-usage-tracking[celery]")
 
-from tests.services.host import application  # noqa: E402 - it imports Celery
+from tests.services.host import application
 
 
 def expired_organization():
