@@ -229,6 +229,16 @@ class UsageSettings:
         """
         return _read("HISTORY_BUCKET", partial(values.choice, Bucket), default=Bucket.DAY)
 
+    @property
+    def HISTORY_RETENTION_DAYS(self) -> int | None:
+        """After how many days `prune_history()` deletes the history of closed periods; `None`: it keeps all.
+
+        From 1 to 36,500. The periods themselves, with what they have used, stay.
+
+        Default: `None`
+        """
+        return _read("HISTORY_RETENTION_DAYS", values.days, default=None)
+
     # -- requests ------------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -55,6 +55,9 @@ BATCH: Final = 100
 PATIENCE: Final = timedelta(seconds=1)
 """How long a deliverer sends before it notes what it has sent and claims the rest anew: as much as a crash repeats."""
 
+AT_ONCE: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+"""How a task is sent: a stale connection is replaced, but no request waits for a broker; the outbox can."""
+
 Kind = UsageEvent.Kind
 
 SIGNALS: Final[dict[str, Signal]] = {
@@ -217,7 +220,8 @@ def _dispatch(using: str) -> None:
     try:
         if usage_settings.EVENT_DISPATCH == EventDispatch.CELERY:
             # By its path: only tasks.py knows Celery.
-            import_string("usage_tracking.tasks.deliver_usage_events").delay(using=using)
+            deliver = import_string("usage_tracking.tasks.deliver_usage_events")
+            deliver.apply_async(kwargs={"using": using}, retry_policy=AT_ONCE)
         else:
             deliver_events(using=using)
     except Exception:

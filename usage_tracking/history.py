@@ -15,7 +15,7 @@ from usage_tracking.periods import Bucket, Calendar, ResetPeriod
 from usage_tracking.plans import meter_named, sources_of
 from usage_tracking.quotas import DEFAULT_METER
 
-__all__ = ["HistoryBucket", "HistoryPoint", "histories_of", "history_of"]
+__all__ = ["HistoryBucket", "HistoryPoint", "histories_of", "history_of", "spans_between"]
 
 HistoryBucket = Literal["hour", "day", "week", "month"]
 """What one point covers."""
@@ -73,13 +73,7 @@ def histories_of(
     """
     described = [meter_named(meter) for meter in (usage_settings.METERS if meters is None else meters)]
     zone = sources_of(organization, meter_named(DEFAULT_METER)).time_zone.value
-    calendar = _history_calendar(bucket, zone)
-    until = instant(now) if until is None else instant(until, field="until")
-    since = _steps_back(calendar, until, 30) if since is None else instant(since, field="since")
-    if since > until:
-        message = f"since ({since.isoformat()}) must not be after until ({until.isoformat()})."
-        raise InvalidInput(message, field="since")
-    spans = _spans(calendar, since, until)
+    spans = spans_between(since, until, bucket, zone, now=now)
     starts = [start for start, _ in spans]
     counts = {meter.name: [[0, 0] for _ in spans] for meter in described}
     for meter, start, used, refused in _stored(organization, counts, starts[0], spans[-1][1]):
@@ -93,6 +87,19 @@ def histories_of(
         ]
         for meter, points in counts.items()
     }
+
+
+def spans_between(
+    since: datetime | None, until: datetime | None, bucket: str, zone: ZoneInfo, *, now: datetime | None = None
+) -> list[tuple[datetime, datetime]]:
+    """Return start and end of each point that `history_of` tells of a range. Raises like it; reads nothing."""
+    calendar = _history_calendar(bucket, zone)
+    until = instant(now) if until is None else instant(until, field="until")
+    since = _steps_back(calendar, until, 30) if since is None else instant(since, field="since")
+    if since > until:
+        message = f"since ({since.isoformat()}) must not be after until ({until.isoformat()})."
+        raise InvalidInput(message, field="since")
+    return _spans(calendar, since, until)
 
 
 def _history_calendar(bucket: str, zone: ZoneInfo) -> Calendar:

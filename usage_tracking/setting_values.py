@@ -27,6 +27,9 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 SETTING: Final = "USAGE_TRACKING"
 
+MAX_DAYS: Final = 36_500
+"""A hundred years: so far back that no calendar overflows."""
+
 METER_NAME_LENGTH: Final = 64
 METER_NAME: Final = re.compile(rf"[a-z][a-z0-9_-]{{0,{METER_NAME_LENGTH - 1}}}")
 """It appears in header fields (RFC 9651 strings), URLs and JSON keys: nothing to escape anywhere."""
@@ -137,6 +140,13 @@ def limit(key: str, value: object) -> int | None:
         return validate_limit(value)
     except ValueError as error:
         raise SettingError(key, f"cannot be used: {error}") from error
+
+
+def days(key: str, value: object) -> int | None:
+    """A number of days that a calendar can go back, or None."""
+    if value is not None and (type(value) is not int or not 1 <= value <= MAX_DAYS):
+        raise SettingError(key, f"must be None or a whole number from 1 to {MAX_DAYS}, not {value!r}.")
+    return value
 
 
 def threshold(key: str, value: object) -> int:
