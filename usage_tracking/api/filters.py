@@ -11,7 +11,6 @@ from django.utils.translation import gettext_lazy as _
 from django_filters.rest_framework import DjangoFilterBackend
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
-from rest_framework.request import Request
 
 from usage_tracking import selections
 from usage_tracking.conf import usage_settings
@@ -49,17 +48,22 @@ def _flag(label: Any, method: str) -> django_filters.Filter:
     flag = django_filters.TypedChoiceFilter(
         label=label, choices=[("true", _("Yes")), ("false", _("No"))], coerce="true".__eq__, method=method
     )
-    return extend_schema_field(OpenApiTypes.BOOL)(flag)
+    return _described(flag, OpenApiTypes.BOOL)
+
+
+def _described(filter_: django_filters.Filter, schema: Any) -> django_filters.Filter:
+    return extend_schema_field(schema)(filter_)  # type: ignore[type-var]
 
 
 class OrganizationFilter(django_filters.FilterSet):
     """By plan, reset mode and the state of a meter (default: any)."""
 
     plan = django_filters.CharFilter(label=_("Plan"), method="by_plan", validators=[validate_plan])
-    reset_mode = extend_schema_field({"type": "string", "enum": [mode.value for mode in ResetMode]})(
+    reset_mode = _described(
         django_filters.ChoiceFilter(
             label=_("Reset mode"), choices=[(mode.value, mode.value) for mode in ResetMode], method="by_reset_mode"
-        )
+        ),
+        {"type": "string", "enum": [mode.value for mode in ResetMode]},
     )
     near_limit = _flag(_("Near the limit, but not at it"), "by_state")
     exceeded = _flag(_("At the limit or past it"), "by_state")
@@ -67,10 +71,11 @@ class OrganizationFilter(django_filters.FilterSet):
     meter = django_filters.CharFilter(
         label=_("Meter that the states and the order are about"), method="unchanged", validators=[validate_meter]
     )
-    ordering = extend_schema_field({"type": "string", "enum": ORDERINGS, "default": "id"})(
+    ordering = _described(
         django_filters.ChoiceFilter(
             label=_("Order"), choices=[(name, name) for name in ORDERINGS], method="ordered", empty_label=None
-        )
+        ),
+        {"type": "string", "enum": ORDERINGS, "default": "id"},
     )
 
     def by_plan(self, queryset: Organizations, _name: str, value: str) -> Organizations:
@@ -106,6 +111,6 @@ class OrganizationFilter(django_filters.FilterSet):
 class UsageFilterBackend(DjangoFilterBackend):
     """Filters as the view's FilterSet says, whatever DEFAULT_FILTER_BACKENDS the host has."""
 
-    def to_html(self, request: Request, queryset: Organizations, view: Any) -> str | None:
+    def to_html(self, request: Any, queryset: Organizations, view: Any) -> str:
         """Return the form for the browsable API, if django_filters is installed as an app and so has its templates."""
         return super().to_html(request, queryset, view) if apps.is_installed("django_filters") else ""
