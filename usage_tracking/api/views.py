@@ -50,7 +50,6 @@ class OrganizationViewSet(UsageAPIView, GenericViewSet[Any]):
 
     lookup_url_kwarg = "id"
     lookup_value_converter = "str"
-    serializer_class: Any = UsageSerializer
     pagination_class = UsagePagination
     filter_backends = (UsageFilterBackend,)
     filterset_class = OrganizationFilter
@@ -77,6 +76,11 @@ class OrganizationViewSet(UsageAPIView, GenericViewSet[Any]):
         organization = _found(self.get_queryset(), self.kwargs[self.lookup_url_kwarg])
         self.check_object_permissions(self.request, organization)
         return organization
+
+    def get_serializer_class(self) -> Any:
+        """Return what the action takes: the browsable API has a form for it."""
+        takes = {"limits": LimitsChangeSerializer, "change_limits": LimitsChangeSerializer, "reset": ResetSerializer}
+        return takes.get(self.action, UsageSerializer)
 
     @schema.list_usage
     def list(self, request: Request) -> Response:  # noqa: ARG002 - a handler takes a request
