@@ -13,6 +13,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 
 from usage_tracking import selections
+from usage_tracking.api.fields import MeterField, PlanField
 from usage_tracking.conf import usage_settings
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.models import check_plan
@@ -58,7 +59,9 @@ def _described(filter_: django_filters.Filter, schema: Any) -> django_filters.Fi
 class OrganizationFilter(django_filters.FilterSet):
     """By plan, reset mode and the state of a meter (default: any)."""
 
-    plan = django_filters.CharFilter(label=_("Plan"), method="by_plan", validators=[validate_plan])
+    plan = _described(
+        django_filters.CharFilter(label=_("Plan"), method="by_plan", validators=[validate_plan]), PlanField
+    )
     reset_mode = _described(
         django_filters.ChoiceFilter(
             label=_("Reset mode"), choices=[(mode.value, mode.value) for mode in ResetMode], method="by_reset_mode"
@@ -68,8 +71,11 @@ class OrganizationFilter(django_filters.FilterSet):
     near_limit = _flag(_("Near the limit, but not at it"), "by_state")
     exceeded = _flag(_("At the limit or past it"), "by_state")
     expired = _flag(_("Waiting for the scheduled reset"), "by_state")
-    meter = django_filters.CharFilter(
-        label=_("Meter that the states and the order are about"), method="unchanged", validators=[validate_meter]
+    meter = _described(
+        django_filters.CharFilter(
+            label=_("Meter that the states and the order are about"), method="unchanged", validators=[validate_meter]
+        ),
+        MeterField,
     )
     ordering = _described(
         django_filters.ChoiceFilter(
