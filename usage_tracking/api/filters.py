@@ -9,7 +9,6 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django_filters.rest_framework import DjangoFilterBackend
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 
 from usage_tracking import selections
@@ -49,7 +48,7 @@ def _flag(label: Any, method: str) -> django_filters.Filter:
     flag = django_filters.TypedChoiceFilter(
         label=label, choices=[("true", _("Yes")), ("false", _("No"))], coerce="true".__eq__, method=method
     )
-    return _described(flag, OpenApiTypes.BOOL)
+    return _described(flag, {"type": ["boolean", "string"], "enum": [True, False, ""]})
 
 
 def _described(filter_: django_filters.Filter, schema: Any) -> django_filters.Filter:
@@ -57,16 +56,17 @@ def _described(filter_: django_filters.Filter, schema: Any) -> django_filters.Fi
 
 
 class OrganizationFilter(django_filters.FilterSet):
-    """By plan, reset mode and the state of a meter (default: any)."""
+    """By plan, reset mode and the state of a meter (default: any). Blank is not given: forms send all their fields."""
 
     plan = _described(
-        django_filters.CharFilter(label=_("Plan"), method="by_plan", validators=[validate_plan]), PlanField
+        django_filters.CharFilter(label=_("Plan"), method="by_plan", validators=[validate_plan]),
+        PlanField(allow_blank=True),
     )
     reset_mode = _described(
         django_filters.ChoiceFilter(
             label=_("Reset mode"), choices=[(mode.value, mode.value) for mode in ResetMode], method="by_reset_mode"
         ),
-        {"type": "string", "enum": [mode.value for mode in ResetMode]},
+        {"type": "string", "enum": [*(mode.value for mode in ResetMode), ""]},
     )
     near_limit = _flag(_("Near the limit, but not at it"), "by_state")
     exceeded = _flag(_("At the limit or past it"), "by_state")
@@ -75,13 +75,13 @@ class OrganizationFilter(django_filters.FilterSet):
         django_filters.CharFilter(
             label=_("Meter that the states and the order are about"), method="unchanged", validators=[validate_meter]
         ),
-        MeterField,
+        MeterField(allow_blank=True),
     )
     ordering = _described(
         django_filters.ChoiceFilter(
             label=_("Order"), choices=[(name, name) for name in ORDERINGS], method="ordered", empty_label=None
         ),
-        {"type": "string", "enum": ORDERINGS, "default": "id"},
+        {"type": "string", "enum": [*ORDERINGS, ""], "default": "id"},
     )
 
     def by_plan(self, queryset: Organizations, _name: str, value: str) -> Organizations:

@@ -217,6 +217,10 @@ class APIKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
         return {"type": "http", "scheme": "bearer", "description": "One of API_KEYS."}
 
 
+def _blank(field: Any) -> list[str]:
+    return [""] if field.allow_blank else []
+
+
 class StrictSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
     """What refuses fields that it does not know says so."""
 
@@ -246,11 +250,8 @@ class PlanSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-ca
 
     def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:  # noqa: ARG002 - its signature
         """Return the schema of a plan's name."""
-        blank = [""] if self.target.allow_blank else []
-        return {
-            "type": "string",
-            "enum": [*dict.fromkeys([*usage_settings.PLANS, usage_settings.DEFAULT_PLAN]), *blank],
-        }
+        plans = dict.fromkeys([*usage_settings.PLANS, usage_settings.DEFAULT_PLAN])
+        return {"type": "string", "enum": [*plans, *_blank(self.target)]}
 
 
 class LimitsSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
