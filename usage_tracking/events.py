@@ -4,9 +4,8 @@ An event is claimed before it is sent and marked when it has been, so each is de
 crashes, and normally exactly once.
 """
 
-import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import partial
@@ -52,7 +51,7 @@ SIGNALS: Final[dict[str, Signal]] = {
     Kind.LIMITS_UPDATED: signals.limits_updated,
 }
 
-_deferred: ContextVar["_Outboxes | None"] = ContextVar("usage_tracking_deferred_delivery", default=None)
+_deferred: ContextVar["deferred_delivery | None"] = ContextVar("usage_tracking_deferred_delivery", default=None)
 
 
 # -- recording ---------------------------------------------------------------------------------------------------------
@@ -131,27 +130,25 @@ def deliver_events(*, using: str | None = None) -> int:
     return delivered
 
 
-class _Outboxes(set[str]):
-    """Aliases of the databases with something to deliver when the block ends."""
-
-    closed = False
-
-
-@contextlib.contextmanager
-def deferred_delivery() -> Iterator[set[str]]:
+class deferred_delivery:  # noqa: N801 - reads as a function in `with`
     """Hold back the deliveries that commits inside the block (also in its threads) cause.
 
     Yields the set of databases with something to deliver, for `dispatch()` once the block has ended: a request's
     receivers run when its response is ready, not between its charge and its view.
     """
-    outboxes = _Outboxes()
-    token = _deferred.set(outboxes)
-    try:
-        yield outboxes
-    finally:
-        _deferred.reset(token)
+
+    __slots__ = ("closed", "outboxes", "token")
+
+    def __enter__(self) -> set[str]:
+        self.outboxes: set[str] = set()
+        self.closed = False
+        self.token = _deferred.set(self)
+        return self.outboxes
+
+    def __exit__(self, *_: object) -> None:
+        _deferred.reset(self.token)
         # A task that the block has started keeps its context; it delivers for itself from here on.
-        outboxes.closed = True
+        self.closed = True
 
 
 def dispatch_after_commit(using: str) -> None:
@@ -168,7 +165,7 @@ def dispatch(databases: Iterable[str]) -> None:
 def _dispatch(using: str) -> None:
     """Deliver the outbox of one database now, later or elsewhere; never raise: what stays is picked up later."""
     if (deferred := _deferred.get()) is not None and not deferred.closed:
-        deferred.add(using)
+        deferred.outboxes.add(using)
         return
     try:
         if usage_settings.EVENT_DISPATCH == EventDispatch.CELERY:
