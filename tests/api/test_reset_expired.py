@@ -6,12 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
 from tests.api.conftest import Caller, url
 from tests.factories import OrganizationFactory, UserFactory
-from usage_tracking.api import views
 from usage_tracking.metering import consume
 from usage_tracking.models import UsagePeriod
 
@@ -171,8 +169,7 @@ def test_a_traceback_does_not_show_the_key(db, monkeypatch, caplog, settings, wh
     got_request_exception.disconnect(report)
     [text] = reports
     assert "no database today" in text
-    # What the test itself sends is in frames of the test client.
-    assert KEY not in text.partition("tests/")[0] + "".join(part.partition("usage_tracking/api")[2] for part in [text])
+    assert KEY not in text
     assert KEY not in caplog.text
 
 
@@ -183,8 +180,3 @@ def test_a_refused_key_is_not_logged(db, caplog):
         Caller().post(url("reset-expired"), Authorization=f"Bearer {KEY}x")
     assert "Unauthorized" in caplog.text
     assert KEY not in caplog.text
-
-
-def test_the_view_is_what_it_says_it_is(rf: RequestFactory):
-    """The endpoint calls one function of the engine, and that is all it does."""
-    assert views.ResetExpiredView.permission_classes == (views.HasAPIKey,)
