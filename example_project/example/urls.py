@@ -1,4 +1,4 @@
-"""The site: a home page, logging in and out, the admin, and the API that is counted."""
+"""The site: a home page, logging in and out, the admin, the API that is counted, and the one that tells the count."""
 
 from django.contrib import admin
 from django.urls import include, path
@@ -11,4 +11,5 @@ urlpatterns = [
     path("accounts/", include("rest_framework.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("api.urls")),
+    path("usage/", include("usage_tracking.api.urls")),
 ]
