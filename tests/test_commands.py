@@ -411,9 +411,11 @@ def test_help_is_there_in_any_language(name, capsys):
 # -- three ways --------------------------------------------------------------------------------------------------------
 
 
-def test_command_and_task_do_the_same(used, organization):
-    """Both call `reset_expired()`: from the same data comes the same."""
+def test_command_task_and_endpoint_do_the_same(used, organization, configure, client):
+    """Each calls `reset_expired()`: from the same data comes the same."""
     tasks = pytest.importorskip("usage_tracking.tasks", reason="The tasks need Celery.")
+    pytest.importorskip("rest_framework", reason="The endpoint needs the REST framework.")
+    configure(API_KEYS=["a-key"])
     from django.db import transaction  # noqa: PLC0415
 
     def outcome(reset):
@@ -431,6 +433,10 @@ def test_command_and_task_do_the_same(used, organization):
 
     printed, by_command = outcome(lambda: run("reset_expired_usage"))
     closed, by_task = outcome(tasks.reset_expired_usage)
-    assert by_command == by_task
+    response, by_endpoint = outcome(
+        lambda: client.post("/usage/reset-expired/", headers={"Authorization": "Bearer a-key"})
+    )
+    assert by_command == by_task == by_endpoint
+    assert response.json() == {"closed": closed, "organizations": 1, "more": False}
     assert printed == f"Periods closed: {closed}, of organizations: 1.\n"
     assert closed == 2

@@ -41,6 +41,19 @@ def test_it_closes_what_has_ended(db, freeze):
     assert Caller().post(url("reset-expired"), **BEARER).json() == {"closed": 0, "organizations": 0, "more": False}
 
 
+def test_it_says_when_there_is_more(db, freeze, monkeypatch):
+    """One request resets so many organizations that it ends in time; a caller that goes on reaches all of them."""
+    monkeypatch.setattr("usage_tracking.api.views.ORGANIZATIONS_A_CALL", 2)
+    for organization in OrganizationFactory.create_batch(3):
+        consume(organization, now=MARCH)
+    freeze(APRIL)
+    answers = [Caller().post(url("reset-expired"), **BEARER).json() for _ in range(2)]
+    assert answers == [
+        {"closed": 2, "organizations": 2, "more": True},
+        {"closed": 1, "organizations": 1, "more": False},
+    ]
+
+
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
@@ -151,7 +164,7 @@ def test_every_key_is_compared(db, monkeypatch):
 def test_a_traceback_does_not_show_the_key(db, monkeypatch, caplog, settings, where, body, headers):
     """Neither the log nor the error report of a failing run, in which every frame's variables are written down."""
 
-    def fail(*args):
+    def fail(*args, **options):
         raise ImproperlyConfigured("no database today")
 
     monkeypatch.setattr(where, fail)
