@@ -14,7 +14,7 @@ from tests.factories import Organization, OrganizationFactory
 from usage_tracking.conf import SettingError
 from usage_tracking.entitlements import explain, feature, has_feature, sync_limits, update_limits
 from usage_tracking.exceptions import OrganizationGone
-from usage_tracking.metering import consume, usage_of
+from usage_tracking.metering import consume, history_of, usage_of
 from usage_tracking.models import UsageEvent, UsagePeriod
 from usage_tracking.periods import DEFAULT_ANCHOR, Period, ResetMode, ResetPeriod
 from usage_tracking.plans import Sourced
@@ -23,6 +23,7 @@ from usage_tracking.quotas import Enforcement
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 MARCH, APRIL, MAY = (datetime(2026, month, 1, tzinfo=UTC) for month in (3, 4, 5))
 DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
 
 PLANS = {
     "free": {"limits": {"api": 10}, "features": {"seats": 1}},
@@ -487,3 +488,15 @@ def test_a_deferred_organization_is_loaded_at_once(organization, django_assert_m
     partial = type(organization).objects.only("name").get()
     with django_assert_max_num_queries(4):
         partial.save()
+
+
+def test_a_clock_that_lags_behind_a_change_of_calendar_cannot_close_early(organization):
+    """A request whose clock is behind a change counts as coming at the change, and finds no boundary before it."""
+    consume(organization, 3, "tokens", now=NOW - 90 * SECOND)
+    update_limits(organization, reset_period="hourly", now=NOW + 30 * SECOND)  # the last hour has just begun
+    update_limits(organization, limits={"tokens": 4}, now=NOW - 60 * SECOND)
+    assert not consume(organization, 5, "tokens", now=NOW - 60 * SECOND)
+    assert usage_of(organization, "tokens", now=NOW + 40 * SECOND).resets_at == NOW + timedelta(hours=1)
+    assert not consume(organization, 2, "tokens", now=NOW + 40 * SECOND)
+    assert UsagePeriod.objects.filter(organization=organization, is_open=None).count() == 0
+    assert sum(point.used for point in history_of(organization, "tokens", now=NOW + DAY)) == 3

@@ -9,7 +9,7 @@ import pytest
 from tests.factories import OrganizationFactory
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.history import MAX_POINTS, HistoryPoint
-from usage_tracking.metering import consume, history_of, refund
+from usage_tracking.metering import consume, histories_of, history_of, refund
 from usage_tracking.models import UsageHistory
 
 DAY = timedelta(days=1)
@@ -40,6 +40,20 @@ def test_days_without_usage_are_points_too(organization):
     points = history_of(organization, since=at(3, 1, 15), until=at(3, 6, 1), now=at(3, 9))
     assert [(point.start, point.end) for point in points] == [(at(3, day), at(3, day + 1)) for day in range(1, 7)]
     assert [point.used for point in points] == [0, 3, 0, 0, 5, 0]
+
+
+@pytest.mark.parametrize("days", [3, 300])
+def test_all_meters_are_read_in_two_queries(organization, days, django_assert_num_queries):
+    """However many meters and days there are, history is two queries, and the same as of each meter alone."""
+    for day in range(0, days, max(days // 10, 1)):
+        consume(organization, 2, now=at(1, 1, 9) + day * DAY)
+        consume(organization, day + 1, "tokens", now=at(1, 1, 9) + day * DAY)
+    span = {"since": at(1, 1), "until": at(1, 1) + days * DAY}
+    with django_assert_num_queries(2):
+        points = histories_of(organization, **span)
+    assert points == {meter: history_of(organization, meter, **span) for meter in ("api", "tokens")}
+    assert len(points["api"]) == days
+    assert list(histories_of(organization, ["tokens"], **span)) == ["tokens"]
 
 
 def test_thirty_buckets_until_now_are_the_default(organization, freeze):

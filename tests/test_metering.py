@@ -20,6 +20,7 @@ from usage_tracking.metering import (
     record,
     refund,
     usage_of,
+    usages_of,
     would_allow,
 )
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
@@ -182,6 +183,22 @@ def test_would_allow_asks_and_takes_nothing(organization):
     assert would_allow(organization, 5, "tokens", now=NOW)
 
 
+def test_would_allow_knows_limits_that_were_written_past_us(organization):
+    """Past the rails of the open period both look at what is stored: a raised limit is there for both at once."""
+    consume(organization, 10, now=NOW)
+    assert not would_allow(organization, now=NOW)
+    Organization._base_manager.filter(pk=organization.pk).update(usage_limits={"api": 11})
+    assert would_allow(organization, now=NOW)
+    assert not would_allow(organization, 2, now=NOW)
+    assert consume(organization, now=NOW)
+    Organization._base_manager.filter(pk=organization.pk).update(usage_limits={"api": None})
+    assert would_allow(organization, 1_000, now=NOW)
+    organization.delete()
+    organization.pk = 0
+    with pytest.raises(OrganizationGone):
+        would_allow(organization, now=NOW)
+
+
 @pytest.mark.parametrize("enforcement", ["soft", "shadow"])
 def test_would_allow_what_is_only_counted(organization, configure, enforcement):
     """Soft and shadow would allow everything."""
@@ -310,6 +327,22 @@ def test_reading_costs_one_query_and_writes_nothing(organization, django_assert_
     assert not UsagePeriod.objects.exists()
 
 
+@pytest.mark.parametrize("number", [3, 30])
+def test_many_are_read_in_one_query(db, number, django_assert_num_queries):
+    """However many organizations and meters there are, their usage is one query, and the same as of each alone."""
+    organizations = OrganizationFactory.create_batch(number)
+    for index, each in enumerate(organizations[1:]):
+        consume(each, index % 10 + 1, now=NOW)
+        consume(each, index + 1, "tokens", now=NOW)
+    with django_assert_num_queries(1):
+        usages = usages_of(organizations, now=NOW)
+    assert usages == {
+        each.pk: {meter: usage_of(each, meter, now=NOW) for meter in ("api", "tokens")} for each in organizations
+    }
+    assert list(usages_of(organizations, ["tokens"], now=NOW)[organizations[0].pk]) == ["tokens"]
+    assert usages_of([], now=NOW) == {}
+
+
 def test_a_lazy_period_that_has_ended_reads_as_the_next(organization):
     """Past its end a lazy period is shown as the next one at 0, though nobody has closed it yet."""
     consume(organization, 10, now=NOW)
@@ -364,6 +397,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "adjust": {"used": 5, "reason": "import"},
     "usage_of": {},
     "history_of": {},
+    "histories_of": {},
     "reset": {"reason": "goodwill"},
     "explain": {},
     "feature": {"name": "seats", "default": 5},
@@ -385,6 +419,13 @@ def test_the_async_twin_does_the_same(db, name, freeze):
         answer = call(organization, **ARGUMENTS[name])
         answers.append((getattr(answer, "usage", answer), usage_of(organization)))
     assert answers[0] == answers[1]
+
+
+def test_reading_many_has_a_twin(organization, freeze):
+    """`ausages_of` reads what `usages_of` reads."""
+    freeze(NOW)
+    consume(organization, 4)
+    assert async_to_sync(metering.ausages_of)([organization]) == usages_of([organization])
 
 
 def test_the_scheduled_reset_has_a_twin(organization):

@@ -305,10 +305,14 @@ class Book:
         self.current.limit = self.limit
         self.mode, self.enforcement = self.config.mode, self.config.enforcement or "hard"
         boundary = self._end_after(now)
+        if self.current.end != boundary and not self.current.has_ended(now):
+            self.current.end = boundary
+            # Whoever comes with a clock that lags behind this change counts as coming at the change.
+            if self.current.buckets[-1].start < now:
+                self._end_bucket(now)
+                self.current.buckets.append(self._bucket_at(now, earliest=now))
         if boundary is not None:
             self.current.buckets[-1].end = min(self.current.buckets[-1].end, boundary)
-        if not self.current.has_ended(now):
-            self.current.end = boundary
         self.announce(lowered=lowered)
 
     def _end_after(self, now: datetime) -> datetime | None:
@@ -394,9 +398,6 @@ class UsageMachine(RuleBasedStateMachine):
     def consume(self, meter, amount, lag):
         """Consume, at times by a clock that lags behind."""
         now = self.now - timedelta(seconds=lag)
-        if self.books[meter].is_behind(max(now, self.books[meter].begun)):
-            # Minutes after a change of calendar, which boundary comes first depends on whose clock is asked.
-            now = self.now
         expected = would_allow(self.organization, amount, meter, now=now)
         decision = consume(self.organization, amount, meter, now=now)
         assert decision.allowed == self.books[meter].count(now, amount)

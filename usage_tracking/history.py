@@ -1,7 +1,7 @@
 """The time series: what was used and refused, bucket by bucket, zero-filled."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -15,7 +15,7 @@ from usage_tracking.periods import Bucket, Calendar, ResetPeriod
 from usage_tracking.plans import meter_named, sources_of
 from usage_tracking.quotas import DEFAULT_METER
 
-__all__ = ["HistoryBucket", "HistoryPoint", "history_of"]
+__all__ = ["HistoryBucket", "HistoryPoint", "histories_of", "history_of"]
 
 HistoryBucket = Literal["hour", "day", "week", "month"]
 """What one point covers."""
@@ -55,8 +55,24 @@ def history_of(
     Raises InvalidInput for an unknown bucket, one finer than is stored, a reversed or naive range, or one of more than
     10,000 points.
     """
-    described = meter_named(meter)
-    zone = sources_of(organization, described).time_zone.value
+    return histories_of(organization, [meter], since=since, until=until, bucket=bucket, now=now)[meter]
+
+
+def histories_of(
+    organization: UsageTrackedOrganization,
+    meters: Iterable[str] | None = None,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    bucket: HistoryBucket = "day",
+    now: datetime | None = None,
+) -> dict[str, list[HistoryPoint]]:
+    """Return {meter: points}, as `history_of` tells each, in two queries however many there are.
+
+    `meters` (default: all of METERS) keeps its order. Raises like `history_of`.
+    """
+    described = [meter_named(meter) for meter in (usage_settings.METERS if meters is None else meters)]
+    zone = sources_of(organization, meter_named(DEFAULT_METER)).time_zone.value
     calendar = _history_calendar(bucket, zone)
     until = instant(now) if until is None else instant(until, field="until")
     since = _steps_back(calendar, until, 30) if since is None else instant(since, field="since")
@@ -65,15 +81,18 @@ def history_of(
         raise InvalidInput(message, field="since")
     spans = _spans(calendar, since, until)
     starts = [start for start, _ in spans]
-    used, refused = [0] * len(spans), [0] * len(spans)
-    for start, row_used, row_refused in _stored(organization, meter, starts[0], spans[-1][1]):
-        index = bisect_right(starts, start) - 1
-        used[index] += row_used
-        refused[index] += row_refused
-    return [
-        HistoryPoint(start=start.astimezone(zone), end=end.astimezone(zone), used=used[index], refused=refused[index])
-        for index, (start, end) in enumerate(spans)
-    ]
+    counts = {meter.name: [[0, 0] for _ in spans] for meter in described}
+    for meter, start, used, refused in _stored(organization, counts, starts[0], spans[-1][1]):
+        count = counts[meter][bisect_right(starts, start) - 1]
+        count[0] += used
+        count[1] += refused
+    return {
+        meter: [
+            HistoryPoint(start=start.astimezone(zone), end=end.astimezone(zone), used=used, refused=refused)
+            for (start, end), (used, refused) in zip(spans, points, strict=True)
+        ]
+        for meter, points in counts.items()
+    }
 
 
 def _history_calendar(bucket: str, zone: ZoneInfo) -> Calendar:
@@ -108,17 +127,14 @@ def _spans(calendar: Calendar, since: datetime, until: datetime) -> list[tuple[d
 
 
 def _stored(
-    organization: UsageTrackedOrganization, meter: str, since: datetime, until: datetime
-) -> Iterator[tuple[datetime, int, int]]:
-    """Yield (start, used, refused) of the history rows, and of the open bucket, that begin in [since, until)."""
+    organization: UsageTrackedOrganization, meters: Collection[str], since: datetime, until: datetime
+) -> Iterator[tuple[str, datetime, int, int]]:
+    """Yield (meter, start, used, refused) of the history rows, and open buckets, that begin in [since, until)."""
     using = database_of(organization)
-    ours = {"organization_id": organization.pk, "meter": meter}
+    ours = {"organization_id": organization.pk, "meter__in": list(meters)}
     rows = UsageHistory.objects.using(using).filter(**ours, start__gte=since, start__lt=until)
-    yield from rows.values_list("start", "used", "refused").iterator()
-    row = (
-        UsagePeriod.objects.using(using)
-        .filter(**ours, is_open=True, bucket_start__gte=since, bucket_start__lt=until)
-        .first()
-    )
-    if row is not None:
-        yield row.bucket_start, row.used - row.used_before_bucket, row.refused - row.refused_before_bucket
+    yield from rows.values_list("meter", "start", "used", "refused").iterator()
+    for row in UsagePeriod.objects.using(using).filter(
+        **ours, is_open=True, bucket_start__gte=since, bucket_start__lt=until
+    ):
+        yield row.meter, row.bucket_start, row.used - row.used_before_bucket, row.refused - row.refused_before_bucket

@@ -40,6 +40,7 @@ __all__ = [
     "key_of",
     "lock_organization",
     "locked",
+    "stored_organization",
     "usage_from",
 ]
 
@@ -83,11 +84,19 @@ def lock_organization(key: object, using: str) -> UsageTrackedOrganization:
 
     Raises OrganizationGone if it has been deleted.
     """
-    found: UsageTrackedOrganization | None = _lock_row(get_organization_model(), key, using)
-    if found is None:
+    return _found(_lock_row(get_organization_model(), key, using), key)
+
+
+def stored_organization(key: object, using: str) -> UsageTrackedOrganization:
+    """Return the organization as it is stored now, unlocked. Raises OrganizationGone if it has been deleted."""
+    return _found(get_organization_model()._base_manager.using(using).filter(pk=key).first(), key)
+
+
+def _found(organization: UsageTrackedOrganization | None, key: object) -> UsageTrackedOrganization:
+    if organization is None:
         message = f"{get_organization_model()._meta.verbose_name} {key} was deleted; its usage is gone with it."
         raise OrganizationGone(message)
-    return found
+    return organization
 
 
 @contextmanager
@@ -282,7 +291,11 @@ class Ledger:
     # -- terms change -------------------------------------------------------------------------------------------------
 
     def govern(self, terms: Terms) -> None:
-        """Hold the open row to `terms`: it keeps `start` and `used`, and its `end` moves to the next boundary."""
+        """Hold the open row to `terms`: it keeps `start` and `used`, and its `end` moves to the next boundary.
+
+        With the end, the bucket is cut: a clock that lags behind this one would find an earlier boundary, and is kept
+        from it by the bucket's start.
+        """
         self.terms = terms
         self._roll()
         row = self.row
@@ -290,8 +303,10 @@ class Ledger:
             self._lowered |= terms.limit is not None and (row.limit is None or terms.limit < row.limit)
         row.limit, row.enforcement, row.reset_mode = terms.limit, terms.enforcement, terms.reset_mode
         boundary = terms.end_after(self.now)
-        if not row.has_ended(self.now):
+        if row.end != boundary and not row.has_ended(self.now):
             row.end = boundary
+            if row.bucket_start < self.now:
+                self._close_bucket(self.now)
         row.checkpoint_at = min(row.checkpoint_at, boundary or row.checkpoint_at)
 
     # -- amounts ------------------------------------------------------------------------------------------------------

@@ -7,18 +7,20 @@ clock is an argument (`now`, aware) for tests and imports; the default is the cu
 """
 
 import logging
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
 
 from usage_tracking import refusals
-from usage_tracking.conf import usage_settings
+from usage_tracking.conf import Meter, usage_settings
 from usage_tracking.counters import counter
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidInput, OrganizationGone, UnknownMeter
-from usage_tracking.history import HistoryPoint, history_of
-from usage_tracking.ledger import database_of, instant, key_of, locked, usage_from
+from usage_tracking.history import HistoryPoint, histories_of, history_of
+from usage_tracking.ledger import database_of, instant, key_of, locked, stored_organization, usage_from
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named, terms_of
@@ -36,18 +38,22 @@ __all__ = [
     "aadjust",
     "aconsume",
     "adjust",
+    "ahistories_of",
     "ahistory_of",
     "arecord",
     "arefund",
     "ausage_of",
+    "ausages_of",
     "awould_allow",
     "consume",
     "flush_refusals",
     "give_back",
+    "histories_of",
     "history_of",
     "record",
     "refund",
     "usage_of",
+    "usages_of",
     "would_allow",
 ]
 
@@ -92,11 +98,25 @@ def would_allow(
     *,
     now: datetime | None = None,
 ) -> bool:
-    """Return whether `consume()` would take the amount now; takes nothing. Raises like `consume()`."""
+    """Return whether `consume()` would take the amount now; takes nothing. Raises like `consume()`.
+
+    Like `consume()` it believes the open period between its rails, and past them what is stored on the organization.
+    """
     validate_amount(amount)
-    usage = usage_of(organization, meter, now=now)
-    fits = usage.limit is None or usage.used + amount <= usage.limit
-    return fits or usage.enforcement != Enforcement.HARD or not usage_settings.ENABLED
+    described = meter_named(meter)
+    now = instant(now)
+    using = database_of(organization)
+    row = UsagePeriod.objects.using(using).filter(organization_id=organization.pk, meter=meter, is_open=True).first()
+    if not usage_settings.ENABLED or (
+        row is not None and row.checkpoint_at > now and row.used + amount < row.checkpoint_used
+    ):
+        return True
+    terms = terms_of(stored_organization(organization.pk, using), described)
+    if terms.limit is None or terms.enforcement != Enforcement.HARD:
+        return True
+    waits = row is not None and row.reset_mode == terms.reset_mode == ResetMode.SCHEDULED
+    used = 0 if row is None or (row.has_ended(now) and not waits) else row.used
+    return used + amount <= terms.limit
 
 
 @retried
@@ -176,14 +196,47 @@ def usage_of(
 
     A lazy period that has ended is shown as the next one, at 0; a scheduled one as it is, `expired`.
     """
+    return usages_of([organization], [meter], now=now)[organization.pk][meter]
+
+
+def usages_of(
+    organizations: Iterable[UsageTrackedOrganization],
+    meters: Iterable[str] | None = None,
+    *,
+    now: datetime | None = None,
+) -> dict[Any, dict[str, Usage]]:
+    """Return {organization key: {meter: usage}}, as `usage_of` tells each, in one query however many there are.
+
+    `meters` (default: all of METERS) keeps its order. Raises InvalidInput, UnknownMeter.
+    """
     now = instant(now)
-    described = meter_named(meter)
-    using = database_of(organization)
-    row = UsagePeriod.objects.using(using).filter(organization_id=organization.pk, meter=meter, is_open=True).first()
+    described = [meter_named(meter) for meter in (usage_settings.METERS if meters is None else meters)]
+    by_database: dict[str, list[UsageTrackedOrganization]] = defaultdict(list)
+    for organization in organizations:
+        by_database[database_of(organization)].append(organization)
+    usages: dict[Any, dict[str, Usage]] = {}
+    for using, members in by_database.items():
+        rows = UsagePeriod.objects.using(using).filter(
+            organization_id__in=[organization.pk for organization in members],
+            meter__in=[meter.name for meter in described],
+            is_open=True,
+        )
+        open_rows = {(row.organization_id, row.meter): row for row in rows}
+        for organization in members:
+            usages[organization.pk] = {
+                meter.name: _shown(open_rows.get((organization.pk, meter.name)), organization, meter, now)
+                for meter in described
+            }
+    return usages
+
+
+def _shown(row: UsagePeriod | None, organization: UsageTrackedOrganization, meter: Meter, now: datetime) -> Usage:
     if row is not None and (row.reset_mode == ResetMode.SCHEDULED or not row.has_ended(now)):
         return usage_from(row, now)
-    terms = terms_of(organization, described)
-    return Usage(meter=meter, used=0, limit=terms.limit, period=terms.period_at(now), enforcement=terms.enforcement)
+    terms = terms_of(organization, meter)
+    return Usage(
+        meter=meter.name, used=0, limit=terms.limit, period=terms.period_at(now), enforcement=terms.enforcement
+    )
 
 
 # -- housekeeping ------------------------------------------------------------------------------------------------------
@@ -248,4 +301,6 @@ awould_allow = sync_to_async(would_allow)
 arefund = sync_to_async(refund)
 aadjust = sync_to_async(adjust)
 ausage_of = sync_to_async(usage_of)
+ausages_of = sync_to_async(usages_of)
 ahistory_of = sync_to_async(history_of)
+ahistories_of = sync_to_async(histories_of)

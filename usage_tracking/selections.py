@@ -1,0 +1,65 @@
+"""Which organizations: querysets for the filters of API, admin and reports.
+
+Each takes a queryset of organizations and narrows it down, by what `usage_of` would tell about each: a lazy period
+that has ended counts for nothing. All are one query, with a subquery on the open periods.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models.lookups import GreaterThanOrEqual
+
+from usage_tracking.conf import usage_settings
+from usage_tracking.models import UsagePeriod
+from usage_tracking.periods import ResetMode
+
+__all__ = ["exceeded", "expired", "in_reset_mode", "near_limit", "on_plan"]
+
+Organizations = QuerySet[Any]
+
+USED_UP = Q(used__gte=F("limit"))
+"""Also at limit 0, where nothing is allowed; never when unlimited."""
+
+
+def near_limit(organizations: Organizations, *, now: datetime, meter: str | None = None) -> Organizations:
+    """Return those that have reached the lowest of THRESHOLDS on a meter (default: any), but not its limit."""
+    threshold = min([*usage_settings.THRESHOLDS, 100])
+    near = Q(GreaterThanOrEqual(F("used") * 100, F("limit") * threshold)) & ~USED_UP
+    return _with_period(organizations, _running(now) & near, meter)
+
+
+def exceeded(organizations: Organizations, *, now: datetime, meter: str | None = None) -> Organizations:
+    """Return those that have used a meter (default: any) up to its limit or past it."""
+    return _with_period(organizations, _running(now) & USED_UP, meter)
+
+
+def expired(organizations: Organizations, *, now: datetime, meter: str | None = None) -> Organizations:
+    """Return those with a period (default: of any meter) that has ended and waits for the scheduled reset."""
+    return _with_period(organizations, Q(reset_mode=ResetMode.SCHEDULED, end__lte=now), meter)
+
+
+def on_plan(organizations: Organizations, plan: str) -> Organizations:
+    """Return those whose `usage_plan` is `plan`; those that name none are on DEFAULT_PLAN.
+
+    The stored field is what a database can ask for: a plan that `get_usage_plan()` computes is not found.
+    """
+    return organizations.filter(_says("usage_plan", plan, usage_settings.DEFAULT_PLAN))
+
+
+def in_reset_mode(organizations: Organizations, mode: ResetMode) -> Organizations:
+    """Return those that are reset in this mode; those that name none are in RESET_MODE."""
+    return organizations.filter(_says("usage_reset_mode", mode, usage_settings.RESET_MODE))
+
+
+def _says(field: str, value: str, default: str) -> Q:
+    return Q(**{f"{field}__in": [value, ""]}) if value == default else Q(**{field: value})
+
+
+def _running(now: datetime) -> Q:
+    return Q(end=None) | Q(end__gt=now) | Q(reset_mode=ResetMode.SCHEDULED)
+
+
+def _with_period(organizations: Organizations, condition: Q, meter: str | None) -> Organizations:
+    periods = UsagePeriod.objects.filter(condition, organization=OuterRef("pk"), is_open=True)
+    return organizations.filter(Exists(periods if meter is None else periods.filter(meter=meter)))
