@@ -6,7 +6,7 @@ Coordinates are strings, so that no locale puts its decimal comma into an SVG.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 from enum import StrEnum
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ __all__ = [
     "meters_shown",
     "number_text",
     "terms_shown",
+    "usage_field",
 ]
 
 logger = logging.getLogger(__name__)
@@ -102,13 +103,11 @@ def limit_text(limit: int | None) -> str:
 
 
 def instant_text(moment: datetime) -> str:
-    """The instant, in the zone that it carries."""
-    return date_format(moment, "DATETIME_FORMAT")
+    """The instant, in the zone that it carries; a midnight by its date."""
+    return date_format(moment, "DATE_FORMAT" if moment.time() == time() else "DATETIME_FORMAT")
 
 
-def meters_shown(
-    organizations: Sequence[UsageTrackedOrganization], *, now: datetime
-) -> dict[Any, list[MeterShown]]:
+def meters_shown(organizations: Sequence[UsageTrackedOrganization], *, now: datetime) -> dict[Any, list[MeterShown]]:
     """Return {organization key: one entry per meter}: three queries however many there are.
 
     An organization whose usage cannot be told (its plan raises, say) is logged and has no entries.
@@ -217,13 +216,17 @@ def _coordinate(share: float) -> str:
 # -- terms -------------------------------------------------------------------------------------------------------------
 
 
-def choice_label(field: str, value: str) -> str:
-    """The translated name of a choice of the organization's `field`: "monthly", "hard"."""
-    choices = get_organization_model()._meta.get_field(field).choices or ()
-    return str(dict(choices).get(value, value))  # type: ignore[arg-type]
+def usage_field(name: str) -> Any:
+    """The organization's model field `usage_<name>`."""
+    return get_organization_model()._meta.get_field(f"usage_{name}")
 
 
-def feature_text(value: float | str | bool) -> str:
+def choice_label(name: str, value: str) -> str:
+    """The translated name of a choice of a usage field: "monthly", "hard"."""
+    return str(dict(usage_field(name).choices).get(value, value))
+
+
+def feature_text(value: Any) -> str:
     """The value of a feature, readable."""
     if isinstance(value, bool):
         return _("yes") if value else _("no")
@@ -240,9 +243,9 @@ def terms_shown(organization: UsageTrackedOrganization) -> list[Term]:
         limit = explanations[name].limit
         terms.append(_term(_("Limit: %(meter)s") % {"meter": meter.label}, limit_text(limit.value), limit))
     terms += [
-        _term(_("Enforcement"), choice_label("usage_enforcement", common.enforcement.value), common.enforcement),
-        _term(_("Reset mode"), choice_label("usage_reset_mode", common.reset_mode.value), common.reset_mode),
-        _term(_("Reset period"), choice_label("usage_reset_period", common.reset_period.value), common.reset_period),
+        _term(_("Enforcement"), choice_label("enforcement", common.enforcement.value), common.enforcement),
+        _term(_("Reset mode"), choice_label("reset_mode", common.reset_mode.value), common.reset_mode),
+        _term(_("Reset period"), choice_label("reset_period", common.reset_period.value), common.reset_period),
         _term(_("Anchor"), common.anchor.value.isoformat(sep=" "), common.anchor),
         _term(_("Time zone"), common.time_zone.value.key, common.time_zone),
     ]

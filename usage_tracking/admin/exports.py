@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 __all__ = ["csv_response"]
 
 CHUNK: Final = 500
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet takes for a formula (OWASP, "CSV Injection"), also in its full-width forms."""
 
 
@@ -41,16 +42,17 @@ def csv_response(
 
 
 def _chunks(rows: QuerySet[Any], columns: Sequence[str]) -> Iterator[str]:
-    writer = csv.writer(_Echo())
-    yield writer.writerow(columns)  # type: ignore[misc] - it returns what _Echo does
+    writer: Any = csv.writer(_Echo())  # its rows are what _Echo hands back
+    yield writer.writerow(columns)
     found = rows.iterator(chunk_size=CHUNK)
     while chunk := list(islice(found, CHUNK)):
-        yield "".join(writer.writerow(_cells(row, columns)) for row in chunk)  # type: ignore[misc]
+        yield "".join(writer.writerow(_cells(row, columns)) for row in chunk)
 
 
 async def _hopping(chunks: Iterable[str]) -> AsyncIterator[str]:
     iterator = iter(chunks)
-    while (chunk := await sync_to_async(next)(iterator, None)) is not None:
+    following = sync_to_async(partial(next, iterator, None))
+    while (chunk := await following()) is not None:
         yield chunk
 
 

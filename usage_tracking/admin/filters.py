@@ -75,7 +75,7 @@ class ResetModeFilter(ChoiceFilter):
     parameter_name = "reset_mode"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002, D102
-        return [(mode.value, choice_label("usage_reset_mode", mode.value)) for mode in ResetMode]
+        return [(mode.value, choice_label("reset_mode", mode.value)) for mode in ResetMode]
 
     def narrowed(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:  # noqa: D102
         return selections.in_reset_mode(queryset, ResetMode(value))

@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import quote
 from zoneinfo import available_timezones
@@ -14,7 +13,7 @@ from django import forms
 from django.forms import BoundField
 from django.utils.translation import gettext_lazy as _
 
-from usage_tracking.admin.display import choice_label, feature_text, limit_text
+from usage_tracking.admin.display import choice_label, feature_text, limit_text, usage_field
 from usage_tracking.conf import usage_settings
 from usage_tracking.entitlements import INHERIT, changes_of, explain
 from usage_tracking.exceptions import InvalidInput
@@ -47,14 +46,14 @@ class Row:
     @property
     def errors(self) -> list[str]:
         """What is wrong with any of its fields."""
-        return [error for field in self.fields for error in field.errors]
+        return [str(error) for field in self.fields for error in field.errors]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """Some rows under a heading."""
 
-    title: str
+    title: Any
     rows: Sequence[Row]
 
 
@@ -70,6 +69,8 @@ class OperationForm(forms.Form):
 
     # The browser's own messages are not in the admin's language, nor where a screen reader expects them.
     use_required_attribute = False
+
+    data: Any  # a QueryDict, or nothing
 
     def __init__(self, organizations: Sequence[UsageTrackedOrganization], data: Any = None) -> None:
         super().__init__(data)
@@ -101,7 +102,10 @@ class ResetForm(OperationForm):
     """Which meters to reset."""
 
     meters = forms.MultipleChoiceField(
-        label=_("Meters"), choices=_meter_choices, widget=forms.CheckboxSelectMultiple, initial=lambda: list(usage_settings.METERS)
+        label=_("Meters"),
+        choices=_meter_choices,
+        widget=forms.CheckboxSelectMultiple,
+        initial=lambda: list(usage_settings.METERS),
     )
     field_order = ("meters", "reason")
 
@@ -143,7 +147,7 @@ class FeatureNumberField(forms.DecimalField):
 
     def clean(self, value: Any) -> Any:
         """Return an int, a float or None."""
-        number: Decimal | None = super().clean(value)
+        number = super().clean(value)
         if number is None:
             return None
         return int(number) if number == number.to_integral_value() else float(number)
@@ -175,19 +179,22 @@ class LimitsForm(OperationForm):
     # -- fields --------------------------------------------------------------------------------------------------------
 
     def _add_scalars(self) -> None:
-        options = get_organization_model()._meta
         known = {
             "plan": list(dict.fromkeys([*usage_settings.PLANS, usage_settings.DEFAULT_PLAN])),
             "time_zone": sorted(available_timezones() - {"localtime", "Factory"}),
         }
         for name in CHOSEN:
-            model_field = options.get_field(f"usage_{name}")
+            model_field = usage_field(name)
             choices = [(value, value) for value in known.get(name, ())] or list(model_field.choices or ())
+            stored = "" if self.one is None else getattr(self.one, f"usage_{name}")
+            if stored and stored not in dict(choices):
+                # It was removed from PLANS since, say. It can stay, but nobody can choose it anew.
+                choices.append((stored, _("%(value)s (unknown)") % {"value": stored}))
             self.fields[name] = forms.ChoiceField(
                 label=model_field.verbose_name, required=False, choices=[*self._inherit("", self._text(name)), *choices]
             )
-            self._begin(name, choices)
-        anchor = options.get_field("usage_anchor")
+            self.initial[name] = KEEP if self.one is None else getattr(self.one, f"usage_{name}")
+        anchor = usage_field("anchor")
         self.fields["anchor"] = forms.CharField(
             label=anchor.verbose_name,
             required=False,
@@ -197,7 +204,7 @@ class LimitsForm(OperationForm):
         )
         self.initial["anchor"] = "" if self.one is None else self.one.usage_anchor
 
-    def _inherit(self, value: str, text: str) -> list[tuple[str, Any]]:
+    def _inherit(self, value: str, text: Any) -> list[tuple[str, Any]]:
         """The first choices: what an organization has without a value of its own."""
         if self.one is None:
             return [(KEEP, _("leave as it is")), (value, _("inherit"))]
@@ -209,16 +216,7 @@ class LimitsForm(OperationForm):
         if name == "plan":
             return usage_settings.DEFAULT_PLAN
         value = getattr(self.inherited[DEFAULT_METER], name).value
-        return value.key if name == "time_zone" else choice_label(f"usage_{name}", value.value)
-
-    def _begin(self, name: str, choices: list[tuple[str, Any]]) -> None:
-        stored = KEEP if self.one is None else str(getattr(self.one, f"usage_{name}"))
-        if stored not in {"", KEEP, *(value for value, _label in choices)}:
-            # It was removed from PLANS since, say. It can stay, but nobody can choose it anew.
-            field = self.fields[name]
-            assert isinstance(field, forms.ChoiceField)  # noqa: S101 - made above
-            field.choices = [*field.choices, (stored, _("%(value)s (unknown)") % {"value": stored})]
-        self.initial[name] = stored
+        return value.key if name == "time_zone" else choice_label(name, value.value)
 
     def _add_limits(self) -> None:
         for key, meter in self.meters.items():
@@ -237,9 +235,7 @@ class LimitsForm(OperationForm):
                 continue
             own = _mapping(self.one.usage_limits)
             number = own.get(meter.name)
-            self.initial[f"limit-{key}"] = (
-                INHERIT if meter.name not in own else UNLIMITED if number is None else OWN
-            )
+            self.initial[f"limit-{key}"] = INHERIT if meter.name not in own else UNLIMITED if number is None else OWN
             self.initial[f"number-{key}"] = number
 
     def _add_features(self) -> None:
@@ -377,7 +373,9 @@ class LimitsForm(OperationForm):
                 rows=[
                     Row(
                         label=name,
-                        fields=[self[f"{part}-{key}"] for part in ("feature", "value") if f"{part}-{key}" in self.fields],
+                        fields=[
+                            self[f"{part}-{key}"] for part in ("feature", "value") if f"{part}-{key}" in self.fields
+                        ],
                     )
                     for key, name in self.features.items()
                 ],

@@ -7,11 +7,10 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from usage_tracking.admin.display import Term, number_text, terms_shown
+from usage_tracking.admin.display import Term, number_text, terms_shown, usage_field
 from usage_tracking.admin.forms import AdjustForm, LimitsForm, OperationForm, RefundForm, ResetForm
 from usage_tracking.conf import usage_settings
 from usage_tracking.entitlements import changes_of, update_limits
@@ -73,9 +72,7 @@ class Operation(ABC):
             return Outcome(organization=organization, text=str(error), is_done=False)
         except Exception:
             logger.exception("%r failed for organization %s.", self.name, organization.pk)
-            return Outcome(
-                organization=organization, text=_("something went wrong; the log says what."), is_done=False
-            )
+            return Outcome(organization=organization, text=_("something went wrong; the log says what."), is_done=False)
 
 
 class Reset(Operation):
@@ -87,13 +84,13 @@ class Reset(Operation):
     verb = gettext_lazy("Reset")
     form = ResetForm
 
-    def steps(self, organizations: Organizations, form: Any) -> Iterator[Step]:  # noqa: D102
+    def steps(self, organizations: Organizations, form: Any) -> Iterator[Step]:
         usages = usages_of(organizations, form.cleaned_data["meters"])
         for organization in organizations:
             for meter, usage in usages[organization.pk].items():
                 yield _used(organization, meter, usage.used, 0)
 
-    def perform(self, organization: UsageTrackedOrganization, form: Any, actor: Any) -> str:  # noqa: D102
+    def perform(self, organization: UsageTrackedOrganization, form: Any, actor: Any) -> str:
         meters = form.cleaned_data["meters"]
         for meter in meters:
             reset(organization, meter, actor=actor, reason=form.cleaned_data["reason"])
@@ -109,14 +106,14 @@ class Refund(Operation):
     verb = gettext_lazy("Refund")
     form = RefundForm
 
-    def steps(self, organizations: Organizations, form: Any) -> Iterator[Step]:  # noqa: D102
+    def steps(self, organizations: Organizations, form: Any) -> Iterator[Step]:
         meter, amount = form.cleaned_data["meter"], form.cleaned_data["amount"]
         usages = usages_of(organizations, [meter])
         for organization in organizations:
             used = usages[organization.pk][meter].used
             yield _used(organization, meter, used, max(used - amount, 0))
 
-    def perform(self, organization: UsageTrackedOrganization, form: Any, actor: Any) -> str:  # noqa: D102
+    def perform(self, organization: UsageTrackedOrganization, form: Any, actor: Any) -> str:
         cleaned = form.cleaned_data
         given = refund(organization, cleaned["amount"], cleaned["meter"], actor=actor, reason=cleaned["reason"])
         return _("%(amount)s of %(meter)s refunded.") % {
@@ -134,13 +131,13 @@ class Adjust(Operation):
     verb = gettext_lazy("Adjust")
     form = AdjustForm
 
-    def steps(self, organizations: Organizations, form: Any) -> Iterator[Step]:  # noqa: D102
+    def steps(self, organizations: Organizations, form: Any) -> Iterator[Step]:
         meter = form.cleaned_data["meter"]
         usages = usages_of(organizations, [meter])
         for organization in organizations:
             yield _used(organization, meter, usages[organization.pk][meter].used, form.cleaned_data["used"])
 
-    def perform(self, organization: UsageTrackedOrganization, form: Any, actor: Any) -> str:  # noqa: D102
+    def perform(self, organization: UsageTrackedOrganization, form: Any, actor: Any) -> str:
         cleaned = form.cleaned_data
         usage = adjust(
             organization, used=cleaned["used"], meter=cleaned["meter"], actor=actor, reason=cleaned["reason"]
@@ -160,7 +157,7 @@ class ChangeLimits(Operation):
     verb = gettext_lazy("Change")
     form = LimitsForm
 
-    def steps(self, organizations: Organizations, form: Any) -> Iterator[Step]:  # noqa: D102
+    def steps(self, organizations: Organizations, form: Any) -> Iterator[Step]:
         for organization in organizations:
             wanted = copy(organization)
             changes_of(wanted, **form.wanted())
@@ -171,11 +168,11 @@ class ChangeLimits(Operation):
                 if old != new:
                     yield Step(organization=organization, what=name, before=_sourced(old), after=_sourced(new))
 
-    def perform(self, organization: UsageTrackedOrganization, form: Any, actor: Any) -> str:  # noqa: D102
+    def perform(self, organization: UsageTrackedOrganization, form: Any, actor: Any) -> str:
         changes = update_limits(organization, **form.wanted(), actor=actor, reason=form.cleaned_data["reason"])
         if not changes:
             return _("nothing to change.")
-        fields = [str(organization._meta.get_field(f"usage_{field}").verbose_name) for field in changes]
+        fields = [str(usage_field(field).verbose_name) for field in changes]
         return _("%(fields)s changed.") % {"fields": ", ".join(fields)}
 
 
@@ -188,9 +185,7 @@ def label_of(meter: str) -> str:
 
 
 def _used(organization: UsageTrackedOrganization, meter: str, before: int, after: int) -> Step:
-    return Step(
-        organization=organization, what=label_of(meter), before=number_text(before), after=number_text(after)
-    )
+    return Step(organization=organization, what=label_of(meter), before=number_text(before), after=number_text(after))
 
 
 def _sourced(term: Term | None) -> str:

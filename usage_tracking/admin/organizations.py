@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.utils import flatten, quote, unquote
+from django.contrib.admin.utils import flatten_fieldsets, quote, unquote
 from django.core import checks
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -122,13 +122,13 @@ class UsageAdminMixin(ModelAdmin):
         if OVERVIEW in changelist.list_display:
             page = _Page(changelist.result_list)
             for organization in changelist.result_list:
-                organization._usage_page = page
+                organization.usage_page = page
         return changelist
 
     @admin.display(description=gettext_lazy("usage"))
     def usage_overview(self, obj: Any) -> SafeString:
         """Each meter: a bar, the numbers, what they mean, and the last 30 days as a line."""
-        page = getattr(obj, "_usage_page", None) or _Page([obj])
+        page = getattr(obj, "usage_page", None) or _Page([obj])
         return render_to_string("usage_tracking/admin/overview.html", {"meters": page.meters.get(obj.pk, [])})
 
     # -- the page of one organization ----------------------------------------------------------------------------------
@@ -153,14 +153,13 @@ class UsageAdminMixin(ModelAdmin):
         """Add the panel below what the host shows, unless the host has given it a place."""
         shows_panel = self._shows_panel(request, obj)
         hidden = USAGE_FIELDS if shows_panel else (*USAGE_FIELDS, PANEL)
-        fieldsets = [
+        fieldsets: list[Any] = [
             (name, {**options, "fields": fields})
             for name, options in super().get_fieldsets(request, obj)
             # A fieldset of usage fields only has nothing left.
             if (fields := _without(options["fields"], hidden)) or not options["fields"]
         ]
-        is_placed = any(PANEL in flatten(options["fields"]) for _name, options in fieldsets)
-        if shows_panel and not is_placed:
+        if shows_panel and PANEL not in flatten_fieldsets(fieldsets):
             fieldsets.append((_("Usage"), {"fields": (PANEL,)}))
         return fieldsets
 
@@ -170,13 +169,13 @@ class UsageAdminMixin(ModelAdmin):
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         """Tell the panel who looks at it: not everybody gets every button."""
         if (obj := context.get("original")) is not None:
-            obj._usage_request = request
+            obj.usage_request = request
         return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description=gettext_lazy("usage"))
     def usage_panel(self, obj: Any) -> SafeString:
         """Each meter with its period and history, the terms and their sources, and what the user may do."""
-        request = getattr(obj, "_usage_request", None)
+        request = getattr(obj, "usage_request", None)
         operations = [one for one in OPERATIONS if request is not None and self._may(request, one, obj)]
         entries = meters_shown([obj], now=timezone.now())[obj.pk]
         return render_to_string(
@@ -201,7 +200,7 @@ class UsageAdminMixin(ModelAdmin):
         for model in (UsagePeriod, UsageHistory, UsageEvent):
             if self.admin_site.is_registered(model):
                 url = reverse(f"{self.admin_site.name}:usage_tracking_{model._meta.model_name}_changelist")
-                links.append((str(model._meta.verbose_name_plural), f"{url}?{urlencode({"organization": obj.pk})}"))
+                links.append((str(model._meta.verbose_name_plural), f"{url}?{urlencode({'organization': obj.pk})}"))
         return links
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001 - Django's
@@ -214,22 +213,31 @@ class UsageAdminMixin(ModelAdmin):
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
-    @admin.action(description=gettext_lazy("Change plan and limits of selected %(verbose_name_plural)s"), permissions=["change_limits"])
+    @admin.action(
+        description=gettext_lazy("Change plan and limits of selected %(verbose_name_plural)s"),
+        permissions=["change_limits"],
+    )
     def usage_limits_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Change plan, limits, features and calendar of all that are selected."""
         return self._act(request, queryset, "limits")
 
-    @admin.action(description=gettext_lazy("Reset usage of selected %(verbose_name_plural)s"), permissions=["reset_usage"])
+    @admin.action(
+        description=gettext_lazy("Reset usage of selected %(verbose_name_plural)s"), permissions=["reset_usage"]
+    )
     def usage_reset_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Close the open periods of all that are selected."""
         return self._act(request, queryset, "reset")
 
-    @admin.action(description=gettext_lazy("Refund usage of selected %(verbose_name_plural)s"), permissions=["reset_usage"])
+    @admin.action(
+        description=gettext_lazy("Refund usage of selected %(verbose_name_plural)s"), permissions=["reset_usage"]
+    )
     def usage_refund_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Give an amount back to each that is selected."""
         return self._act(request, queryset, "refund")
 
-    @admin.action(description=gettext_lazy("Adjust usage of selected %(verbose_name_plural)s"), permissions=["reset_usage"])
+    @admin.action(
+        description=gettext_lazy("Adjust usage of selected %(verbose_name_plural)s"), permissions=["reset_usage"]
+    )
     def usage_adjust_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Set what each that is selected has used."""
         return self._act(request, queryset, "adjust")
@@ -314,7 +322,7 @@ class UsageAdminMixin(ModelAdmin):
             "back": back,
             "original": organizations[0] if len(organizations) == 1 else None,
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "usage_tracking/admin/operation.html", context)
 
     def _attempt(self, request: HttpRequest, operation: Operation, organization: Any, form: Any) -> Outcome:

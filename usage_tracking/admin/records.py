@@ -38,27 +38,27 @@ class RecordAdmin(ModelAdmin):
         """The stylesheet."""
         return super().media + forms.Media(css={"all": ["usage_tracking/admin.css"]})
 
-    def has_module_permission(self, request: HttpRequest) -> bool:  # noqa: D102
+    def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002, D102
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
         return bool(request.user.has_perm("usage_tracking.view_usage"))
 
-    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002, D102
+    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002, D102
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002, D102
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
         return False
 
-    def get_search_fields(self, request: HttpRequest) -> Any:  # noqa: ARG002
+    def get_search_fields(self, request: HttpRequest) -> Any:
         """Find organizations by what the host's own admin finds them by."""
         model = get_organization_model()
         if not self.admin_site.is_registered(model):
             return ()
-        host = self.admin_site._registry[model]
+        host = self.admin_site.get_model_admin(model)
         return [_through_organization(field) for field in host.get_search_fields(request)]
 
     # -- CSV -----------------------------------------------------------------------------------------------------------
