@@ -135,11 +135,9 @@ def _shown(organizations: Sequence[UsageTrackedOrganization], now: datetime) -> 
 def _meter_shown(meter: Meter, usage: Usage, points: Sequence[HistoryPoint]) -> MeterShown:
     state = _state(usage)
     used, limit = usage.used, usage.limit
-    past = state == State.OVER and bool(limit)
+    past = state == State.OVER
     # Past the limit the bar is as long as what was used.
-    share = (limit or 0) * 100 / used if past else min(100.0, used * 100 / limit) if limit else 0.0
-    if usage.limit == 0:
-        share = 100.0 if used else 0.0
+    share = (limit or 0) * 100 / used if past else used * 100 / limit if limit else 0
     zone = points[0].start.tzinfo if points else None
     return MeterShown(
         meter=meter,

@@ -11,6 +11,7 @@ from zoneinfo import available_timezones
 
 from django import forms
 from django.forms import BoundField
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from usage_tracking.admin.display import choice_label, feature_text, limit_text, usage_field
@@ -42,6 +43,7 @@ class Row:
     label: str
     fields: Sequence[BoundField]
     hint: str = ""
+    unit: str = ""
 
     @property
     def errors(self) -> list[str]:
@@ -191,12 +193,14 @@ class LimitsForm(OperationForm):
                 # It was removed from PLANS since, say. It can stay, but nobody can choose it anew.
                 choices.append((stored, _("%(value)s (unknown)") % {"value": stored}))
             self.fields[name] = forms.ChoiceField(
-                label=model_field.verbose_name, required=False, choices=[*self._inherit("", self._text(name)), *choices]
+                label=capfirst(model_field.verbose_name),
+                required=False,
+                choices=[*self._inherit("", self._text(name)), *choices],
             )
             self.initial[name] = KEEP if self.one is None else getattr(self.one, f"usage_{name}")
         anchor = usage_field("anchor")
         self.fields["anchor"] = forms.CharField(
-            label=anchor.verbose_name,
+            label=capfirst(anchor.verbose_name),
             required=False,
             max_length=40,
             help_text=anchor.help_text if self.one else _("Leave it empty to keep each organization's own."),
@@ -363,7 +367,7 @@ class LimitsForm(OperationForm):
         yield Section(
             title=_("Limits"),
             rows=[
-                Row(label=meter.label, fields=[self[f"limit-{key}"], self[f"number-{key}"]], hint=meter.unit)
+                Row(label=meter.label, fields=[self[f"limit-{key}"], self[f"number-{key}"]], unit=meter.unit)
                 for key, meter in self.meters.items()
             ],
         )

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlencode
 
+import django
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -309,6 +310,8 @@ class UsageAdminMixin(ModelAdmin):
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
+            # Django 6.1 made the breadcrumbs a list.
+            "breadcrumbs_are_list": django.VERSION >= (6, 1),
             "media": self.media,
             "title": operation.title,
             "operation": operation,
