@@ -13,7 +13,7 @@ from usage_tracking.exceptions import InvalidInput
 from usage_tracking.ledger import database_of, instant
 from usage_tracking.models import UsageHistory, UsagePeriod, UsageTrackedOrganization
 from usage_tracking.periods import Bucket, Calendar, ResetPeriod
-from usage_tracking.plans import meter_named, sources_of
+from usage_tracking.plans import meter_named, meters_named, sources_of
 from usage_tracking.quotas import DEFAULT_METER
 
 __all__ = ["HistoryBucket", "HistoryPoint", "histories_of", "histories_of_each", "history_of"]
@@ -89,7 +89,7 @@ def histories_of_each(
     Each in its own organization's time zone. `meters` (default: all of METERS) keeps its order. Raises like
     `history_of`.
     """
-    described = [meter_named(meter) for meter in (usage_settings.METERS if meters is None else meters)]
+    described = meters_named(meters)
     until = instant(now) if until is None else instant(until, field="until")
     frames: dict[ZoneInfo, _Frame] = {}
     by_database: dict[str, dict[Any, _Frame]] = defaultdict(dict)

@@ -23,7 +23,7 @@ from usage_tracking.history import HistoryPoint, histories_of, histories_of_each
 from usage_tracking.ledger import database_of, instant, key_of, locked, stored_organization, usage_from
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization
 from usage_tracking.periods import ResetMode
-from usage_tracking.plans import meter_named, terms_of
+from usage_tracking.plans import meter_named, meters_named, terms_of
 from usage_tracking.quotas import (
     DEFAULT_METER,
     Decision,
@@ -212,7 +212,7 @@ def usages_of(
     `meters` (default: all of METERS) keeps its order. Raises InvalidInput, UnknownMeter.
     """
     now = instant(now)
-    described = [meter_named(meter) for meter in (usage_settings.METERS if meters is None else meters)]
+    described = meters_named(meters)
     by_database: dict[str, list[UsageTrackedOrganization]] = defaultdict(list)
     for organization in organizations:
         by_database[database_of(organization)].append(organization)

@@ -9,6 +9,7 @@ from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission
 from django.urls import reverse
 
+from tests import host_admin  # noqa: F401 - importing it registers the organization
 from tests.factories import Organization, UserFactory
 
 if TYPE_CHECKING:

@@ -160,40 +160,6 @@ def test_a_filter_that_does_not_exist_is_no_list(operator, pages, crowd, query):
     assert (response.status_code, response.url) == (302, f"{pages.list}?e=1")
 
 
-# -- how many queries --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("page", ["list", "review"])
-def test_it_takes_as_many_queries_for_300_as_for_3(
-    operator, pages, configure, django_assert_max_num_queries, monkeypatch, page
-):
-    """Whatever the number of organizations, meters and days."""
-    monkeypatch.setattr(OrganizationAdmin, "list_per_page", 400)
-    monkeypatch.setattr("usage_tracking.admin.organizations.PREVIEWED", 400)
-    admin_site_admin = admin.site.get_model_admin(Organization)
-    monkeypatch.setattr(admin_site_admin, "list_per_page", 400)
-
-    def queries(organizations, meters, days):
-        configure(METERS={f"m{number}": {} for number in range(meters)})
-        members = [OrganizationFactory() for _ in range(organizations - Organization.objects.count())]
-        now = timezone.now()
-        for member in members[:1]:
-            for day in range(days, -1, -1):
-                record(member, 1, now=now - day * DAY)
-        with django_assert_max_num_queries(40) as captured:
-            if page == "list":
-                response = operator.get(pages.list)
-            else:
-                keys = [str(one.pk) for one in Organization.objects.all()]
-                data = {"action": "usage_reset_action", "_selected_action": keys, "select_across": "0"}
-                data |= {"usage_step": "review", "meters": ["api"], "reason": "Goodwill."}
-                response = operator.post(pages.list, data)
-        assert response.status_code == 200
-        return len(captured)
-
-    assert queries(3, 3, 3) == queries(300, 30, 30)
-
-
 def test_a_right_to_left_page(operator, pages, organization, settings):
     """In Arabic the page runs from right to left, and our texts say their own direction."""
     settings.LANGUAGE_CODE = "ar"

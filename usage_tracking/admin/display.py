@@ -16,10 +16,9 @@ from django.utils.translation import pgettext
 
 from usage_tracking.charts import Sparkline, sparkline
 from usage_tracking.conf import Meter, usage_settings
-from usage_tracking.entitlements import explain
 from usage_tracking.metering import HistoryPoint, histories_of_each, usages_of
 from usage_tracking.models import UsageTrackedOrganization, get_organization_model
-from usage_tracking.plans import Sourced
+from usage_tracking.plans import Sourced, sources_of
 from usage_tracking.quotas import DEFAULT_METER, Usage
 
 __all__ = [
@@ -234,7 +233,7 @@ def feature_text(value: Any) -> str:
 def terms_shown(organization: UsageTrackedOrganization) -> list[Term]:
     """Return all that holds for the organization, and where each value comes from. Asks no database."""
     meters = usage_settings.METERS
-    explanations = {name: explain(organization, name) for name in meters}
+    explanations = {name: sources_of(organization, meter) for name, meter in meters.items()}
     common = explanations[DEFAULT_METER]
     terms = [_term(_("Plan"), common.plan.value, common.plan)]
     for name, meter in meters.items():

@@ -16,10 +16,10 @@ from django.utils.translation import gettext_lazy as _
 
 from usage_tracking.admin.display import choice_label, feature_text, limit_text, usage_field
 from usage_tracking.conf import usage_settings
-from usage_tracking.entitlements import INHERIT, changes_of, explain
+from usage_tracking.entitlements import INHERIT, changes_of
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.models import UsageTrackedOrganization, get_organization_model
-from usage_tracking.plans import Explanation, plan_named
+from usage_tracking.plans import Explanation, plan_named, sources_of
 from usage_tracking.quotas import DEFAULT_METER, MAX_AMOUNT
 
 __all__ = ["AdjustForm", "LimitsForm", "OperationForm", "RefundForm", "ResetForm"]
@@ -400,7 +400,7 @@ def _without_own(organization: UsageTrackedOrganization) -> dict[str, Explanatio
     for field in USAGE_FIELDS:
         if field != "usage_plan":
             setattr(bare, field, {} if field in {"usage_limits", "usage_features"} else "")
-    return {name: explain(bare, name) for name in usage_settings.METERS}
+    return {name: sources_of(bare, meter) for name, meter in usage_settings.METERS.items()}
 
 
 def version_of(organization: UsageTrackedOrganization) -> str:
