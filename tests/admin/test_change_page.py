@@ -94,7 +94,7 @@ def test_a_form_of_the_host_keeps_what_it_excludes(rf, staff, organization):
     class Form(forms.ModelForm):
         class Meta:
             model = Organization
-            exclude = ["name"]
+            exclude = ["name"]  # noqa: DJ006 - what is tested
 
     kind = type("Custom", (OrganizationAdmin,), {"form": Form})
     request = rf.get("/")

@@ -72,7 +72,7 @@ def test_many_organizations(operator, pages, name, changes, used, kind, words):
 
 
 def test_all_that_a_filter_finds(operator, pages):
-    """ "Select all" takes what the filter finds, on every page of it."""
+    """Selecting all takes what the filter finds, on every page of it."""
     chosen = [OrganizationFactory(usage_plan="pro") for _ in range(3)]
     OrganizationFactory()
     data = filled("limits", *chosen, plan="free") | {"action": "usage_limits_action", "select_across": "1"}

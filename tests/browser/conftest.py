@@ -26,7 +26,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _async_unsafe() -> Iterator[None]:
     """Let tests use the database: Playwright keeps an event loop in their thread, though nothing runs in it."""
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
@@ -36,7 +36,7 @@ def _async_unsafe() -> Iterator[None]:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must not outlive it
 def browser() -> Iterator[Browser]:
     """Chromium, driven by Playwright; skips (or fails, where services are required) without them."""
     reason = (
