@@ -55,8 +55,10 @@ class Meter:
     """A named counted quantity, as the METERS setting describes it."""
 
     name: str
-    label: str
-    unit: str
+    label: str | Promise
+    """A string, or a lazy translation of one: in the language of whoever asks."""
+    unit: str | Promise
+    """As `label`."""
     default_limit: int | None
 
 
@@ -200,8 +202,7 @@ def _meter(key: str, name: object, description: object, defaults: Mapping[str, A
     )
 
 
-def _text(key: str, value: object) -> str:
-    # A lazy translation is one, in the language of whoever asks.
+def _text(key: str, value: object) -> str | Promise:
     if not isinstance(value, str | Promise):
         raise SettingError(key, f"must be a string, not {value!r}.")
-    return str(value)
+    return value
