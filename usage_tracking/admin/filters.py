@@ -88,7 +88,7 @@ class MeterFilter(ChoiceFilter):
     parameter_name = "meter"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002, D102
-        return [(name, meter.label) for name, meter in usage_settings.METERS.items()]
+        return [(name, str(meter.label)) for name, meter in usage_settings.METERS.items()]
 
     def narrowed(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:  # noqa: D102
         return queryset.filter(meter=value)

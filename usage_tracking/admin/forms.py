@@ -97,7 +97,7 @@ class OperationForm(forms.Form):
 
 
 def _meter_choices() -> list[tuple[str, str]]:
-    return [(name, meter.label) for name, meter in usage_settings.METERS.items()]
+    return [(name, str(meter.label)) for name, meter in usage_settings.METERS.items()]
 
 
 class ResetForm(OperationForm):
@@ -226,7 +226,7 @@ class LimitsForm(OperationForm):
         for key, meter in self.meters.items():
             text = limit_text(self.inherited[meter.name].limit.value) if self.inherited else ""
             choices = [*self._inherit(INHERIT, text), (UNLIMITED, _("unlimited")), (OWN, _("this number"))]
-            self.fields[f"limit-{key}"] = forms.ChoiceField(label=meter.label, choices=choices)
+            self.fields[f"limit-{key}"] = forms.ChoiceField(label=str(meter.label), choices=choices)
             self.fields[f"number-{key}"] = forms.IntegerField(
                 label=_("%(meter)s: number") % {"meter": meter.label},
                 required=False,
@@ -367,7 +367,7 @@ class LimitsForm(OperationForm):
         yield Section(
             title=_("Limits"),
             rows=[
-                Row(label=meter.label, fields=[self[f"limit-{key}"], self[f"number-{key}"]], unit=meter.unit)
+                Row(label=str(meter.label), fields=[self[f"limit-{key}"], self[f"number-{key}"]], unit=str(meter.unit))
                 for key, meter in self.meters.items()
             ],
         )

@@ -181,7 +181,7 @@ OPERATIONS: Final = (ChangeLimits(), Reset(), Refund(), Adjust())
 
 def label_of(meter: str) -> str:
     """What the settings call the meter."""
-    return usage_settings.METERS[meter].label
+    return str(usage_settings.METERS[meter].label)
 
 
 def _used(organization: UsageTrackedOrganization, meter: str, before: int, after: int) -> Step:
