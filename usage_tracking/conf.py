@@ -19,7 +19,7 @@ from django.core.signals import setting_changed
 from usage_tracking import setting_values as values
 from usage_tracking.periods import DEFAULT_ANCHOR, UTC_ZONE, Bucket, ResetMode, ResetPeriod
 from usage_tracking.quotas import Enforcement
-from usage_tracking.setting_values import METER_NAME_LENGTH, SETTING, Meter, SettingError, nearest
+from usage_tracking.setting_values import METER_NAME_LENGTH, SETTING, Meter, SettingError, nearest, suggestion
 
 __all__ = [
     "API_KEY_VARIABLE",
@@ -33,6 +33,7 @@ __all__ = [
     "UsageSettings",
     "given",
     "nearest",
+    "suggestion",
     "usage_settings",
 ]
 

@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from usage_tracking.conf import nearest, usage_settings
+from django.utils.translation import gettext
+
+from usage_tracking.conf import suggestion, usage_settings
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.ledger import database_of, instant
 from usage_tracking.models import UsageHistory, UsagePeriod, UsageTrackedOrganization
@@ -135,10 +137,11 @@ def spans_between(
     elif last is None:
         since = instant(since, field="since")
     else:
-        message = "last and since both say where the history begins; give one of them."
+        message = gettext("last and since both say where the history begins; give one of them.")
         raise InvalidInput(message, field="last")
     if since > until:
-        message = f"since ({since.isoformat()}) must not be after until ({until.isoformat()})."
+        message = gettext("since (%(since)s) must not be after until (%(until)s).")
+        message %= {"since": since.isoformat(), "until": until.isoformat()}
         raise InvalidInput(message, field="since")
     return _spans(calendar, since, until)
 
@@ -178,17 +181,18 @@ def _counts(framed: Mapping[Any, _Frame], meters: Collection[str], using: str) -
 def _history_calendar(bucket: str, zone: ZoneInfo) -> Calendar:
     known = list(HISTORY_STEPS)
     if bucket not in known:
-        message = f"bucket cannot be {bucket!r}.{nearest(bucket, known)}"
+        message = gettext("bucket cannot be %(value)r.") % {"value": bucket} + suggestion(bucket, known)
         raise InvalidInput(message, field="bucket")
     if bucket == "hour" and usage_settings.HISTORY_BUCKET == Bucket.DAY:
-        message = "bucket cannot be 'hour': history is stored by the day (HISTORY_BUCKET)."
+        message = gettext("bucket cannot be 'hour': history is stored by the day (HISTORY_BUCKET).")
         raise InvalidInput(message, field="bucket")
     return Calendar(HISTORY_STEPS[bucket], zone=zone)
 
 
 def _checked_last(last: object) -> int:
     if type(last) is not int or not 1 <= last <= MAX_POINTS:
-        message = f"last must be a whole number from 1 to {MAX_POINTS}, not {last!r}."
+        message = gettext("last must be a whole number from 1 to %(maximum)s, not %(value)r.")
+        message %= {"maximum": MAX_POINTS, "value": last}
         raise InvalidInput(message, field="last")
     return last
 
@@ -198,7 +202,8 @@ def _steps_back(calendar: Calendar, until: datetime, steps: int, *, field: str) 
     for _ in range(steps):
         start = calendar.period_at(start - timedelta(microseconds=1)).start
         if start.year <= FIRST_YEAR:
-            message = f"the {steps} buckets before {until.isoformat()} begin too early: not before {FIRST_YEAR + 1}."
+            message = gettext("the %(steps)s buckets before %(until)s begin too early: not before %(year)s.")
+            message %= {"steps": steps, "until": until.isoformat(), "year": FIRST_YEAR + 1}
             raise InvalidInput(message, field=field)
     return start
 
@@ -211,7 +216,8 @@ def _spans(calendar: Calendar, since: datetime, until: datetime) -> list[tuple[d
         start, end = end, calendar.next_boundary(end)
         spans.append((start, end))
     if len(spans) > MAX_POINTS:
-        message = f"since and until span more than {MAX_POINTS} buckets; ask for a coarser bucket."
+        message = gettext("since and until span more than %(maximum)s buckets; ask for a coarser bucket.")
+        message %= {"maximum": MAX_POINTS}
         raise InvalidInput(message, field="since")
     return spans
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from django.db import router, transaction
 from django.db.models import F, Model, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from usage_tracking import events, refusals
 from usage_tracking.conf import usage_settings
@@ -78,7 +79,8 @@ def instant(moment: datetime | None, *, field: str = "now") -> datetime:
     if moment is None:
         return timezone.now()
     if not isinstance(moment, datetime) or moment.utcoffset() is None or not FIRST_YEAR < moment.year < LAST_YEAR:
-        message = f"{field} must be an aware datetime after {FIRST_YEAR} and before {LAST_YEAR}, not {moment!r}."
+        message = gettext("%(field)s must be an aware datetime after %(first)s and before %(last)s, not %(value)r.")
+        message %= {"field": field, "first": FIRST_YEAR, "last": LAST_YEAR, "value": moment}
         raise InvalidInput(message, field=field)
     return moment
 
@@ -98,7 +100,8 @@ def stored_organization(key: object, using: str) -> UsageTrackedOrganization:
 
 def _found(organization: UsageTrackedOrganization | None, key: object) -> UsageTrackedOrganization:
     if organization is None:
-        message = f"{get_organization_model()._meta.verbose_name} {key} was deleted; its usage is gone with it."
+        message = gettext("%(model)s %(key)s was deleted; its usage is gone with it.")
+        message %= {"model": get_organization_model()._meta.verbose_name, "key": key}
         raise OrganizationGone(message)
     return organization
 
@@ -354,7 +357,8 @@ class Ledger:
 
     def _add(self, amount: int, *, field: str) -> None:
         if self.row.used + amount > MAX_AMOUNT:
-            message = f"{field} would bring used past {MAX_AMOUNT}."
+            message = gettext("%(field)s would bring used past %(maximum)s.")
+            message %= {"field": field, "maximum": MAX_AMOUNT}
             raise InvalidAmount(message, field=field)
         self.row.used += amount
 

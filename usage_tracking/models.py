@@ -17,9 +17,10 @@ from django.core.signals import setting_changed
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from usage_tracking.conf import METER_NAME_LENGTH, nearest, usage_settings
+from usage_tracking.conf import METER_NAME_LENGTH, nearest, suggestion, usage_settings
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.periods import Period, ResetMode, ResetPeriod, parse_anchor, parse_zone
 from usage_tracking.quotas import DEFAULT_METER, Enforcement, validate_limit
@@ -73,13 +74,17 @@ STORABLE: Final = re.compile("[^\0\ud800-\udfff]*")
 """PostgreSQL stores no NUL, and nobody half a surrogate pair, though JSON can spell both."""
 
 
-def _validator(check: Callable[[Any], object]) -> Callable[[Any], None]:
+def _validator(check: Callable[[Any], object], message: Any = None) -> Callable[[Any], None]:
+    """Return a field validator that says `message`, else what `check` says: what is pure speaks English only."""
+
     def validate(value: Any) -> None:
         try:
             check(value)
         except ValueError as error:
             # Not "invalid": for that code a JSONField has a message of its own, which would hide this one.
-            raise ValidationError(str(error), code="unusable") from error
+            if message is None:
+                raise ValidationError(str(error), code="unusable") from error
+            raise ValidationError(message, code="unusable", params={"name": value}) from error
 
     return validate
 
@@ -126,7 +131,8 @@ def check_plan(value: str, *, field: str = "plan") -> None:
     """Raise InvalidInput unless PLANS has the plan, or it is the default one."""
     known = [*usage_settings.PLANS, usage_settings.DEFAULT_PLAN]
     if value not in known:
-        message = f"{field} cannot be {value!r}.{nearest(value, known)}"
+        message = gettext("%(field)s cannot be %(value)r.") % {"field": field, "value": value}
+        message += suggestion(value, known)
         raise InvalidInput(message, field=field)
 
 
@@ -147,12 +153,14 @@ def validate_usage_features(value: Any) -> None:
 
 def validate_usage_anchor(value: str) -> None:
     """Field validator of `usage_anchor`."""
-    _validator(parse_anchor)(value)
+    message = _("Must be a date or time in ISO 8601 from 1900 to 2200, such as 2026-01-31 or 2026-01-31T09:00.")
+    _validator(parse_anchor, message)(value)
 
 
 def validate_usage_time_zone(value: str) -> None:
     """Field validator of `usage_time_zone`."""
-    _validator(parse_zone)(value)
+    message = _("“%(name)s” is not the IANA name of a time zone, such as Europe/Berlin.")
+    _validator(parse_zone, message)(value)
 
 
 class UsageTrackedOrganization(models.Model):

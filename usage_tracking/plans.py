@@ -11,7 +11,9 @@ from datetime import datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-from usage_tracking.conf import Meter, SettingError, nearest, usage_settings
+from django.utils.translation import gettext
+
+from usage_tracking.conf import Meter, SettingError, nearest, suggestion, usage_settings
 from usage_tracking.exceptions import InvalidChange, InvalidInput, UnknownMeter
 from usage_tracking.models import UsageTrackedOrganization, check_features, check_limits, get_organization_model
 from usage_tracking.periods import (
@@ -129,7 +131,7 @@ def meter_named(name: object, *, field: str = "meter") -> Meter:
     meters = usage_settings.METERS
     if isinstance(name, str) and name in meters:
         return meters[name]
-    message = f"meter {name!r} is not in METERS.{nearest(name, list(meters))}"
+    message = gettext("meter %(name)r is not in METERS.") % {"name": name} + suggestion(name, list(meters))
     raise UnknownMeter(message, field=field)
 
 

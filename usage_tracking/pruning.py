@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import router, transaction
+from django.utils.translation import gettext
 
 from usage_tracking.conf import usage_settings
 from usage_tracking.deadlocks import retried
@@ -49,7 +50,8 @@ def prune_history(
     if days is None:
         return PruneReport(rows=0, periods=0)
     if type(days) is not int or not 1 <= days <= MAX_DAYS:
-        message = f"days must be a whole number from 1 to {MAX_DAYS}, not {days!r}."
+        message = gettext("days must be a whole number from 1 to %(maximum)s, not %(value)r.")
+        message %= {"maximum": MAX_DAYS, "value": days}
         raise InvalidInput(message, field="days")
     using = using or router.db_for_write(UsageHistory)
     old = UsageHistory.objects.using(using).filter(end__lte=now - timedelta(days=days), period__is_open=None)

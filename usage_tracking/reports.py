@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from django.db import router
 from django.db.models import QuerySet
+from django.utils.translation import gettext
 
 from usage_tracking.conf import usage_settings
 from usage_tracking.exceptions import InvalidInput
@@ -150,7 +151,8 @@ def _bounds(since: date | datetime, until: date | datetime, zone: ZoneInfo) -> t
     """Return the instants that a range begins and ends at in a zone. Raises InvalidInput unless it has a length."""
     start, end = _instant_of(since, zone, field="since"), _instant_of(until, zone, field="until")
     if start >= end:
-        message = f"since ({since.isoformat()}) must be before until ({until.isoformat()})."
+        message = gettext("since (%(since)s) must be before until (%(until)s).")
+        message %= {"since": since.isoformat(), "until": until.isoformat()}
         raise InvalidInput(message, field="since")
     return start, end
 

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import Promise
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
 
 from usage_tracking.exceptions import UsageTrackingError
 from usage_tracking.periods import parse_anchor, parse_zone
@@ -68,9 +69,20 @@ class Meter:
 
 
 def nearest(word: object, known: Sequence[str]) -> str:
-    """Return a hint, ` Did you mean 'x'?` or the list of known words, to end an error message with."""
+    """Return a hint, ` Did you mean 'x'?` or the list of known words, to end an error message with.
+
+    In English, as all that is said of settings; `suggestion` is for what people ask for.
+    """
     close = difflib.get_close_matches(str(word), known, n=1)
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+
+
+def suggestion(word: object, known: Sequence[str]) -> str:
+    """Return the hint that `nearest` gives, in the language of whoever asks."""
+    close = difflib.get_close_matches(str(word), known, n=1)
+    if close:
+        return " " + _("Did you mean %(word)r?") % {"word": close[0]}
+    return " " + _("Known: %(words)s.") % {"words": ", ".join(known)}
 
 
 def boolean(key: str, value: object) -> bool:

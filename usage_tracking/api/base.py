@@ -19,7 +19,7 @@ from usage_tracking import problems
 from usage_tracking.api.exceptions import problem_handler
 from usage_tracking.api.parsers import StrictJSONParser
 from usage_tracking.api.permissions import IsMember, is_known
-from usage_tracking.conf import nearest
+from usage_tracking.conf import suggestion
 from usage_tracking.decorators import usage_exempt
 
 __all__ = ["UsageAPIView", "actor_of"]
@@ -62,7 +62,9 @@ class UsageAPIView(APIView):
             return  # that is told first
         known = [*self.parameters, *filter(None, [api_settings.URL_FORMAT_OVERRIDE])]
         if unknown := [name for name in request.query_params if name not in known]:
-            raise ValidationError({name: [_("There is no such parameter.") + nearest(name, known)] for name in unknown})
+            raise ValidationError(
+                {name: [_("There is no such parameter.") + suggestion(name, known)] for name in unknown}
+            )
 
     def permission_denied(self, request: Request, message: Any = None, code: str | None = None) -> NoReturn:
         """Raise NotAuthenticated for the anonymous, however the host knows its callers, else PermissionDenied."""

@@ -11,7 +11,7 @@ from django.db import connections
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from usage_tracking.conf import nearest
+from usage_tracking.conf import suggestion
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.models import get_organization_model
 from usage_tracking.periods import parse_anchor
@@ -78,7 +78,7 @@ class UsageCommand(BaseCommand):
         """Return the alias. Raises CommandError unless it is one of DATABASES, or None."""
         if alias is not None and alias not in list(connections):
             message = _("--database: there is no database %(alias)r.") % {"alias": alias}
-            raise CommandError(message + nearest(alias, list(connections)))
+            raise CommandError(message + suggestion(alias, list(connections)))
         return alias
 
     def moment(self, option: str, value: object) -> date | datetime | None:
@@ -88,8 +88,8 @@ class UsageCommand(BaseCommand):
         try:
             moment = parse_anchor(str(value))
         except ValueError as error:
-            message = f"--{option}: {error}."
-            raise CommandError(message) from error
+            message = _("--%(option)s: %(value)r is no day or instant from 1900 to 2200, such as 2027-01-31.")
+            raise CommandError(message % {"option": option, "value": value}) from error
         if len(str(value)) == len("2027-01-31"):
             return moment.date()
         if moment.utcoffset() is None:
