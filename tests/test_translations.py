@@ -2,14 +2,21 @@
 
 import ast
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.utils import translation
 from django.utils.translation import gettext, ngettext
 from django.utils.translation.template import templatize
 
 import usage_tracking
+from usage_tracking.conf import nearest, suggestion
+from usage_tracking.exceptions import InvalidInput
+from usage_tracking.history import spans_between
+from usage_tracking.models import validate_usage_anchor, validate_usage_limits, validate_usage_time_zone
+from usage_tracking.periods import UTC_ZONE
 
 polib = pytest.importorskip("polib", reason="polib reads the catalogs: pip install polib")
 
@@ -81,3 +88,50 @@ def test_german_is_spoken():
         one = "This request needs %(amount)s of the quota “%(meter)s”; %(left)s of %(limit)s is left."
         many = "This request needs %(amount)s of the quota “%(meter)s”; %(left)s of %(limit)s are left."
         assert "sind noch" in ngettext(one, many, 2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"since": (2026, 5, 1), "until": (2026, 1, 1)}, "darf nicht nach until"),
+        ({"since": (1950, 1, 1), "until": (2026, 1, 1)}, "umfassen mehr als 10000 Abschnitte"),
+        ({"since": (1900, 1, 1), "until": (2026, 1, 1)}, "muss ein Zeitpunkt mit Zeitzone nach dem Jahr 1900"),
+        ({"last": 0}, "last muss eine ganze Zahl von 1 bis 10000 sein, nicht 0."),
+        ({"last": 9_999, "bucket": "month"}, "beginnen zu früh"),
+        ({"last": 3, "since": (2026, 1, 1)}, "bitte nur eines von beiden angeben"),
+        ({"bucket": "hour"}, "Der Verlauf wird tageweise gespeichert"),
+        ({"bucket": "weeks"}, "bucket kann nicht 'weeks' sein. Meinten Sie 'week'?"),
+    ],
+)
+def test_a_range_of_history_is_refused_in_the_language_of_the_caller(asked, told):
+    """What people ask for through API and commands, and do not get, they are told in their language."""
+    ends = {name: datetime(*asked[name], tzinfo=UTC) if name in asked else None for name in ("since", "until")}
+    with translation.override("de"), pytest.raises(InvalidInput) as caught:
+        spans_between(**ends, bucket=asked.get("bucket", "day"), zone=UTC_ZONE, last=asked.get("last"))
+    assert told in str(caught.value)
+
+
+def test_a_suggestion_is_in_the_language_of_whoever_asks_and_a_setting_is_english():
+    """The same hint for two readers: who sends a request, and who reads checks and logs."""
+    with translation.override("de"):
+        assert suggestion("lst", ["last"]) == " Meinten Sie 'last'?"
+        assert suggestion("x", ["last", "since"]) == " Bekannt: last, since."
+        assert nearest("lst", ["last"]) == " Did you mean 'last'?"
+    assert suggestion("lst", ["last"]) == nearest("lst", ["last"])
+    assert suggestion("x", ["last"]) == nearest("x", ["last"])
+
+
+@pytest.mark.parametrize(
+    ("validate", "value", "told"),
+    [
+        (validate_usage_anchor, "tomorrow", "Muss ein Datum oder ein Zeitpunkt nach ISO 8601"),
+        (validate_usage_time_zone, "Berlin", "„Berlin“ ist nicht der IANA-Name einer Zeitzone"),
+        (validate_usage_limits, {"100%s": 1}, "limits has an unknown meter '100%s'."),
+    ],
+)
+def test_a_field_says_what_is_wrong_with_its_value(validate, value, told):
+    """Anchor and zone are typed by people; the JSON of limits by developers, and a percent sign in it is no format."""
+    with translation.override("de"):
+        with pytest.raises(ValidationError) as caught:
+            validate(value)
+        assert told in caught.value.messages[0]

@@ -163,6 +163,18 @@ def validate_usage_time_zone(value: str) -> None:
     _validator(parse_zone, message)(value)
 
 
+RESET_MODES: Final = [
+    (ResetMode.LAZY.value, _("lazy")),
+    (ResetMode.SCHEDULED.value, _("scheduled")),
+    (ResetMode.MANUAL.value, _("manual")),
+]
+ENFORCEMENTS: Final = [
+    (Enforcement.HARD.value, _("hard")),
+    (Enforcement.SOFT.value, _("soft")),
+    (Enforcement.SHADOW.value, _("shadow")),
+]
+
+
 class UsageTrackedOrganization(models.Model):
     """What the host's Organization inherits: how its usage is limited and reset.
 
@@ -192,11 +204,7 @@ class UsageTrackedOrganization(models.Model):
         max_length=16,
         blank=True,
         default="",
-        choices=[
-            (ResetMode.LAZY.value, _("lazy")),
-            (ResetMode.SCHEDULED.value, _("scheduled")),
-            (ResetMode.MANUAL.value, _("manual")),
-        ],
+        choices=RESET_MODES,
     )
     usage_reset_period = models.CharField(
         _("usage reset period"),
@@ -233,11 +241,7 @@ class UsageTrackedOrganization(models.Model):
         max_length=16,
         blank=True,
         default="",
-        choices=[
-            (Enforcement.HARD.value, _("hard")),
-            (Enforcement.SOFT.value, _("soft")),
-            (Enforcement.SHADOW.value, _("shadow")),
-        ],
+        choices=ENFORCEMENTS,
     )
 
     class Meta:
@@ -306,8 +310,8 @@ class UsagePeriod(models.Model):
     )
     # What governs the open period: derived from the organization, its plan and the settings.
     limit = models.BigIntegerField(_("limit"), null=True, blank=True, help_text=_("None = unlimited."))
-    enforcement = models.CharField(_("enforcement"), max_length=16)
-    reset_mode = models.CharField(_("reset mode"), max_length=16)
+    enforcement = models.CharField(_("enforcement"), max_length=16, choices=ENFORCEMENTS)
+    reset_mode = models.CharField(_("reset mode"), max_length=16, choices=RESET_MODES)
     # The open bucket: [bucket_start, checkpoint_at), and what the history rows before it hold.
     bucket_start = models.DateTimeField(_("bucket start"))
     used_before_bucket = models.BigIntegerField(_("used before the open bucket"), default=0)
@@ -325,11 +329,7 @@ class UsagePeriod(models.Model):
         max_length=16,
         blank=True,
         default="",
-        choices=[
-            (ResetMode.LAZY.value, _("lazy")),
-            (ResetMode.SCHEDULED.value, _("scheduled")),
-            (ResetMode.MANUAL.value, _("manual")),
-        ],
+        choices=RESET_MODES,
     )
     pruned_at = models.DateTimeField(
         _("pruned at"), null=True, blank=True, help_text=_("When history rows of this period were first pruned.")
@@ -355,7 +355,7 @@ class UsagePeriod(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.meter} from {self.start:%Y-%m-%d %H:%M}"
+        return gettext("%(meter)s from %(start)s") % {"meter": self.meter, "start": f"{self.start:%Y-%m-%d %H:%M}"}
 
     @property
     def span(self) -> Period:
@@ -390,7 +390,8 @@ class UsageHistory(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.meter} from {self.start:%Y-%m-%d %H:%M}: {self.used}"
+        start = f"{self.start:%Y-%m-%d %H:%M}"
+        return gettext("%(meter)s from %(start)s: %(used)s") % {"meter": self.meter, "start": start, "used": self.used}
 
 
 class UsageEvent(models.Model):
