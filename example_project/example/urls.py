@@ -11,4 +11,5 @@ urlpatterns = [
     path("accounts/", include("rest_framework.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("api.urls")),
+    path("dashboard/", include("usage_tracking.urls")),
 ]
