@@ -184,6 +184,13 @@ def test_plans_of_a_callable_are_checked_when_databases_may_be_asked(plans, expe
     assert ids(settings_checks.check_asked_plans, databases=[]) == []
 
 
+@pytest.mark.parametrize(("keys", "expected"), [([], []), (["new"], []), (["old", "new"], ["W010"]), ("old", [])])
+def test_a_key_that_was_replaced_is_to_go(keys, expected, settings):
+    """Two open keys are for the time in which one replaces the other; the keys themselves are not shown."""
+    settings.USAGE_TRACKING = {"API_KEYS": keys}
+    assert ids(settings_checks.check_api_keys) == expected
+
+
 @pytest.mark.parametrize(("use_tz", "expected"), [(True, []), (False, ["E010"])])
 def test_time_zones_must_be_on(use_tz, expected, settings):
     """Periods need instants."""

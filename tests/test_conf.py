@@ -85,6 +85,7 @@ VALID: dict[str, list[tuple[Any, Any]]] = {
     "HEADERS": [([], []), (["x-ratelimit", "ietf"], ["x-ratelimit", "ietf"])],
     "CHARGE_DATABASE": [(None, None), ("charge", "charge")],
     "EVENT_DISPATCH": [("inline", "inline"), ("celery", "celery")],
+    "API_KEYS": [([], []), (("old", "new~!"), ["old", "new~!"])],
 }
 
 NO_MEMBER: list[Any] = [None, 1, "", [], {}]
@@ -165,6 +166,10 @@ INVALID: dict[str, list[tuple[Any, str]]] = {
         ([], "must be None or an alias of DATABASES"),
     ],
     "EVENT_DISPATCH": [("celeri", "Did you mean 'celery'?"), (None, "Known: inline, celery."), ([], "Known:")],
+    "API_KEYS": [
+        *((value, "must be a list of keys.") for value in NO_LIST),
+        *(([value], "must be visible ASCII characters") for value in (None, 1, "", " ", "with space", "clé", "a\n")),
+    ],
 }
 
 
@@ -232,6 +237,28 @@ def test_the_docstring_of_a_key_ends_with_its_default(key):
             assert value == ZoneInfo(documented)
         case _:
             assert value == documented
+
+
+@pytest.mark.parametrize("given", ["secret-of-ours", ["good-one", "secret of ours"], {"secret-of-ours": 1}])
+def test_a_refused_key_is_not_shown(given, settings):
+    """What the message says ends up in logs; a key does not."""
+    settings.USAGE_TRACKING = {"API_KEYS": given}
+    with pytest.raises(SettingError) as caught:
+        _ = usage_settings.API_KEYS
+    assert "secret" not in str(caught.value)
+
+
+def test_the_environment_has_a_key_where_the_settings_have_none(settings, monkeypatch):
+    """USAGE_TRACKING_API_KEY is the key of a host that leaves API_KEYS out, and of no other."""
+    monkeypatch.setenv("USAGE_TRACKING_API_KEY", "from-outside\n")
+    assert usage_settings.API_KEYS == ["from-outside"]
+    settings.USAGE_TRACKING = {"API_KEYS": ["from-within"]}
+    assert usage_settings.API_KEYS == ["from-within"]
+    settings.USAGE_TRACKING = {"API_KEYS": []}
+    assert usage_settings.API_KEYS == []
+    del settings.USAGE_TRACKING
+    monkeypatch.setenv("USAGE_TRACKING_API_KEY", "")
+    assert usage_settings.API_KEYS == []
 
 
 @pytest.mark.parametrize("given", [None, [], "ENABLED", 1])

@@ -245,6 +245,23 @@ def test_an_anchor_may_be_a_datetime(organization):
     assert explain(organization).anchor == Sourced(NOW, "override")
 
 
+def test_a_precondition_is_asked_under_the_lock(organization):
+    """It sees what is stored, not the caller's copy; what it raises changes nothing and goes to the caller."""
+    stale = Organization.objects.get(pk=organization.pk)
+    update_limits(organization, limits={"api": 7})
+    seen = []
+    update_limits(stale, limits={"api": 8}, precondition=lambda stored: seen.append(dict(stored.usage_limits)))
+    assert seen == [{"api": 7}]
+
+    def refuse(stored):
+        raise LookupError("another state was expected")
+
+    with pytest.raises(LookupError):
+        update_limits(stale, limits={"api": 9}, precondition=refuse)
+    assert usage_of(Organization.objects.get(pk=organization.pk)).limit == 8
+    assert UsageEvent.objects.filter(kind="limits_updated").count() == 2
+
+
 def test_no_change_no_event(organization):
     """Writing what is there already changes nothing and is not recorded."""
     update_limits(organization, limits={"api": 5, "tokens": 6}, plan="pro")

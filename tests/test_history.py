@@ -66,6 +66,32 @@ def test_thirty_buckets_until_now_are_the_default(organization, freeze):
     assert history_of(organization, bucket="month")[0].start == datetime(2023, 10, 1, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("last", "bucket", "first"), [(1, "day", at(3, 10)), (7, "day", at(3, 4)), (3, "month", at(1, 1))]
+)
+def test_the_last_buckets_end_with_the_running_one(organization, freeze, last, bucket, first):
+    """`last` says how many points there are, whatever they cover."""
+    freeze(at(3, 10, 12))
+    points = history_of(organization, last=last, bucket=bucket)
+    assert (len(points), points[0].start) == (last, first)
+
+
+@pytest.mark.parametrize("last", [0, -1, True, 1.0, "7", MAX_POINTS + 1])
+def test_a_number_of_buckets_that_makes_no_sense_is_an_error(organization, last):
+    """It is a whole number from 1, and there is an end to it."""
+    with pytest.raises(InvalidInput, match="whole number from 1 to 10000") as caught:
+        history_of(organization, last=last)
+    assert caught.value.field == "last"
+
+
+@pytest.mark.parametrize("arguments", [{"since": at(3, 1)}, {"bucket": "month", "until": at(3, 1)}])
+def test_one_beginning_is_enough(organization, arguments):
+    """`last` together with `since`, or back to where no calendar goes, is an error of `last`."""
+    with pytest.raises(InvalidInput) as caught:
+        history_of(organization, last=5000, **arguments)
+    assert caught.value.field == "last"
+
+
 def test_nothing_is_a_row_of_zeros(organization):
     """An organization that used nothing has points all the same, and reading them writes nothing."""
     points = history_of(organization, now=at(3, 10))

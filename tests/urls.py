@@ -1,8 +1,10 @@
 """The test project's URLs: a counted view for sync and for async callers, and an uncounted one."""
 
+from importlib.util import find_spec
+
 from django.contrib import admin
 from django.http import HttpRequest, JsonResponse
-from django.urls import path
+from django.urls import include, path
 
 
 def ping(request: HttpRequest) -> JsonResponse:
@@ -21,3 +23,6 @@ urlpatterns = [
     path("api/aping/", aping, name="aping"),
     path("ping/", ping, name="uncounted"),
 ]
+
+if find_spec("rest_framework"):
+    urlpatterns.append(path("usage/", include("usage_tracking.api.urls")))

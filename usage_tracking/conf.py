@@ -4,11 +4,12 @@ Nothing is frozen at import: a property reads the host's settings whenever it is
 It checks what it returns; the system checks ask them all.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
@@ -19,6 +20,7 @@ from usage_tracking.quotas import Enforcement
 from usage_tracking.setting_values import METER_NAME_LENGTH, SETTING, Meter, SettingError, nearest
 
 __all__ = [
+    "API_KEY_VARIABLE",
     "METER_NAME_LENGTH",
     "SETTING",
     "CounterError",
@@ -33,6 +35,8 @@ __all__ = [
 ]
 
 Value = TypeVar("Value")
+
+API_KEY_VARIABLE: Final = "USAGE_TRACKING_API_KEY"
 
 
 class CounterError(StrEnum):
@@ -270,6 +274,20 @@ class UsageSettings:
         Default: `"inline"`
         """
         return _read("EVENT_DISPATCH", partial(values.choice, EventDispatch), default=EventDispatch.INLINE)
+
+    # -- machines ------------------------------------------------------------------------------------------------------
+
+    @property
+    def API_KEYS(self) -> Sequence[str]:
+        """Each of these keys may start the scheduled reset by HTTP; without one nobody may.
+
+        Left out, the environment variable `USAGE_TRACKING_API_KEY` is the only key. List the old and the new one while
+        you replace a key. Keys are visible ASCII characters without spaces; keep them out of your repository.
+
+        Default: `[]`
+        """
+        key = os.environ.get(API_KEY_VARIABLE, "").strip()
+        return _read("API_KEYS", values.api_keys, default=values.api_keys("API_KEYS", [key] if key else []))
 
 
 usage_settings = UsageSettings()

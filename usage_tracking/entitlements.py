@@ -86,6 +86,7 @@ def update_limits(
     anchor: str | datetime | _Unchanged = UNCHANGED,
     time_zone: str | _Unchanged = UNCHANGED,
     enforcement: str | _Unchanged = UNCHANGED,
+    precondition: Callable[[UsageTrackedOrganization], object] | None = None,
     actor: Any = None,
     reason: str = "",
     now: datetime | None = None,
@@ -98,6 +99,9 @@ def update_limits(
         {name: value}, merged name by name: a bool, string or number, or "inherit"
     plan, reset_mode, reset_period, anchor, time_zone, enforcement
         a value, or "" for what the plan or the settings say
+    precondition
+        called with the organization as it is stored, under the lock and before anything changes; what it raises
+        goes to the caller, and nothing has changed then
 
     Only these fields are written, and `organization` is refreshed with them. A new mode, period, anchor or zone keeps
     the open period's start and usage and moves its end to the first new boundary. Returns what changed,
@@ -124,6 +128,8 @@ def update_limits(
     about = next(iter(merges.get("limits", ())), DEFAULT_METER)
     with locked(key_of(organization), about, every=True, now=now, using=using) as ledgers:
         stored = ledgers[0].organization
+        if precondition is not None:
+            precondition(stored)
         changes = _apply(stored, scalars, merges)
         if changes:
             written = {f"usage_{field}": getattr(stored, f"usage_{field}") for field in changes}

@@ -11,7 +11,7 @@ from usage_tracking.conf import nearest, usage_settings
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.ledger import database_of, instant
 from usage_tracking.models import UsageHistory, UsagePeriod, UsageTrackedOrganization
-from usage_tracking.periods import Bucket, Calendar, ResetPeriod
+from usage_tracking.periods import FIRST_YEAR, Bucket, Calendar, ResetPeriod
 from usage_tracking.plans import meter_named, sources_of
 from usage_tracking.quotas import DEFAULT_METER
 
@@ -28,6 +28,7 @@ HISTORY_STEPS: Final[dict[str, ResetPeriod]] = {
 }
 
 MAX_POINTS: Final = 10_000
+DEFAULT_POINTS: Final = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +47,17 @@ def history_of(
     *,
     since: datetime | None = None,
     until: datetime | None = None,
+    last: int | None = None,
     bucket: HistoryBucket = "day",
     now: datetime | None = None,
 ) -> list[HistoryPoint]:
-    """Return the usage from `since` (default: 30 buckets) to `until` (default: now), zero-filled, oldest first.
+    """Return the usage from `since` to `until` (default: now), zero-filled, oldest first.
 
     One point per hour, day, week (from Monday) or month of the organization's time zone; those at the ends are whole.
-    Raises InvalidInput for an unknown bucket, one finer than is stored, a reversed or naive range, or one of more than
-    10,000 points.
+    Instead of `since`, `last` may say how many buckets there are to be (default: 30). Raises InvalidInput for an
+    unknown bucket, one finer than is stored, a reversed or naive range, or one of more than 10,000 points.
     """
-    return histories_of(organization, [meter], since=since, until=until, bucket=bucket, now=now)[meter]
+    return histories_of(organization, [meter], since=since, until=until, last=last, bucket=bucket, now=now)[meter]
 
 
 def histories_of(
@@ -64,6 +66,7 @@ def histories_of(
     *,
     since: datetime | None = None,
     until: datetime | None = None,
+    last: int | None = None,
     bucket: HistoryBucket = "day",
     now: datetime | None = None,
 ) -> dict[str, list[HistoryPoint]]:
@@ -75,7 +78,14 @@ def histories_of(
     zone = sources_of(organization, meter_named(DEFAULT_METER)).time_zone.value
     calendar = _history_calendar(bucket, zone)
     until = instant(now) if until is None else instant(until, field="until")
-    since = _steps_back(calendar, until, 30) if since is None else instant(since, field="since")
+    if since is None:
+        steps, field = (DEFAULT_POINTS, "until") if last is None else (_checked_last(last), "last")
+        since = _steps_back(calendar, until, steps, field=field)
+    elif last is None:
+        since = instant(since, field="since")
+    else:
+        message = "last and since both say where the history begins; give one of them."
+        raise InvalidInput(message, field="last")
     if since > until:
         message = f"since ({since.isoformat()}) must not be after until ({until.isoformat()})."
         raise InvalidInput(message, field="since")
@@ -106,10 +116,20 @@ def _history_calendar(bucket: str, zone: ZoneInfo) -> Calendar:
     return Calendar(HISTORY_STEPS[bucket], zone=zone)
 
 
-def _steps_back(calendar: Calendar, until: datetime, steps: int) -> datetime:
+def _checked_last(last: object) -> int:
+    if type(last) is not int or not 1 <= last <= MAX_POINTS:
+        message = f"last must be a whole number from 1 to {MAX_POINTS}, not {last!r}."
+        raise InvalidInput(message, field="last")
+    return last
+
+
+def _steps_back(calendar: Calendar, until: datetime, steps: int, *, field: str) -> datetime:
     start = until
     for _ in range(steps):
-        start = instant(calendar.period_at(start - timedelta(microseconds=1)).start, field="until")
+        start = calendar.period_at(start - timedelta(microseconds=1)).start
+        if start.year <= FIRST_YEAR:
+            message = f"the {steps} buckets before {until.isoformat()} begin too early: not before {FIRST_YEAR + 1}."
+            raise InvalidInput(message, field=field)
     return start
 
 

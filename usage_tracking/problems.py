@@ -1,13 +1,15 @@
 """Problem details for HTTP APIs (RFC 9457): what a refused caller reads."""
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from usage_tracking.quotas import Decision
 
@@ -17,6 +19,8 @@ __all__ = [
     "counter_unavailable",
     "feature_missing",
     "feature_unknown",
+    "general",
+    "invalid",
     "quota_exceeded",
     "response",
     "write",
@@ -28,6 +32,24 @@ QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-e
 """Registered by draft-ietf-httpapi-ratelimit-headers, which also defines `violated-policies`."""
 TEMPORARY_REDUCED_CAPACITY: Final = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 FEATURE_MISSING: Final = "urn:usage-tracking:problem:feature-missing"
+INVALID: Final = "urn:usage-tracking:problem:invalid"
+NO_ACTIVE_ORGANIZATION: Final = "urn:usage-tracking:problem:no-active-organization"
+LIMITS_CHANGED: Final = "urn:usage-tracking:problem:limits-changed"
+BLANK: Final = "about:blank"
+"""A problem that its status says all about (RFC 9457, section 4.2.1)."""
+
+TITLES: Final[Mapping[int, Promise]] = {
+    400: gettext_lazy("Bad request"),
+    401: gettext_lazy("Authentication required"),
+    403: gettext_lazy("Not allowed"),
+    404: gettext_lazy("Not found"),
+    405: gettext_lazy("Method not allowed"),
+    406: gettext_lazy("Not acceptable"),
+    412: gettext_lazy("Precondition failed"),
+    413: gettext_lazy("Content too large"),
+    415: gettext_lazy("Unsupported media type"),
+    503: gettext_lazy("Not available right now"),
+}
 
 Problem = dict[str, Any]
 
@@ -87,6 +109,22 @@ def counter_unavailable() -> Problem:
         "status": 503,
         "detail": _("The request was not carried out. Please try again in a moment."),
     }
+
+
+def invalid(errors: Mapping[str, Sequence[str]]) -> Problem:
+    """Return the 400 problem of values that cannot be used: `errors` says which and why, by field."""
+    return {
+        "type": INVALID,
+        "title": _("Invalid values"),
+        "status": 400,
+        "detail": _("Nothing was changed. See “errors” for what is wrong with each value."),
+        "errors": {field: list(messages) for field, messages in errors.items()},
+    }
+
+
+def general(status: int, detail: str, *, type: str = BLANK) -> Problem:  # noqa: A002 - as RFC 9457 calls it
+    """Return the problem of any other refusal."""
+    return {"type": type, "title": str(TITLES.get(status, status)), "status": status, "detail": detail}
 
 
 def response(problem: Problem) -> HttpResponse:

@@ -1,20 +1,22 @@
-"""Which organizations: querysets for the filters of API, admin and reports.
+"""Which organizations, and in which order: querysets for API, admin and reports.
 
-Each takes a queryset of organizations and narrows it down, by what `usage_of` would tell about each: a lazy period
-that has ended counts for nothing. All are one query, with a subquery on the open periods.
+Each takes a queryset of organizations and narrows it down or sorts it, by what `usage_of` would tell about each: a
+lazy period that has ended counts for nothing. All are one query, with a subquery on the open periods.
 """
 
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Case, Exists, F, FloatField, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models.functions import Cast, Coalesce
 from django.db.models.lookups import GreaterThanOrEqual
 
 from usage_tracking.conf import usage_settings
 from usage_tracking.models import UsagePeriod
 from usage_tracking.periods import ResetMode
+from usage_tracking.quotas import DEFAULT_METER
 
-__all__ = ["exceeded", "expired", "in_reset_mode", "near_limit", "on_plan"]
+__all__ = ["by_percentage", "by_used", "exceeded", "expired", "in_reset_mode", "near_limit", "on_plan"]
 
 Organizations = QuerySet[Any]
 
@@ -50,6 +52,37 @@ def on_plan(organizations: Organizations, plan: str) -> Organizations:
 def in_reset_mode(organizations: Organizations, mode: ResetMode) -> Organizations:
     """Return those that are reset in this mode; those that name none are in RESET_MODE."""
     return organizations.filter(_says("usage_reset_mode", mode, usage_settings.RESET_MODE))
+
+
+def by_used(
+    organizations: Organizations, *, now: datetime, meter: str = DEFAULT_METER, descending: bool = False
+) -> Organizations:
+    """Return them in the order of what they have used of a meter; equal ones by their key."""
+    used = Coalesce(Subquery(_running_periods(now, meter).values("used")[:1]), 0, output_field=IntegerField())
+    return organizations.order_by(used.desc() if descending else used.asc(), "pk")
+
+
+def by_percentage(
+    organizations: Organizations, *, now: datetime, meter: str = DEFAULT_METER, descending: bool = False
+) -> Organizations:
+    """Return them in the order of how much of a meter's limit they have used; those without a limit are lowest.
+
+    One without a running period has used nothing, whatever its limit. Equal ones come by their key.
+    """
+    # A fraction, not the whole percent: 80.1 % is more than 80 %.
+    share = Case(
+        When(limit=None, then=Value(-1.0)),
+        When(limit=0, then=Value(1.0)),
+        default=Cast(F("used"), FloatField()) / Cast(F("limit"), FloatField()),
+        output_field=FloatField(),
+    )
+    periods = _running_periods(now, meter).annotate(usage_share=share).values("usage_share")[:1]
+    percentage = Coalesce(Subquery(periods), 0.0, output_field=FloatField())
+    return organizations.order_by(percentage.desc() if descending else percentage.asc(), "pk")
+
+
+def _running_periods(now: datetime, meter: str) -> QuerySet[UsagePeriod]:
+    return UsagePeriod.objects.filter(_running(now), organization=OuterRef("pk"), is_open=True, meter=meter)
 
 
 def _says(field: str, value: str, default: str) -> Q:

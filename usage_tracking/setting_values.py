@@ -30,6 +30,8 @@ SETTING: Final = "USAGE_TRACKING"
 METER_NAME_LENGTH: Final = 64
 METER_NAME: Final = re.compile(rf"[a-z][a-z0-9_-]{{0,{METER_NAME_LENGTH - 1}}}")
 """It appears in header fields (RFC 9651 strings), URLs and JSON keys: nothing to escape anywhere."""
+API_KEY: Final = re.compile(r"[!-~]+")
+"""What a header field carries unchanged."""
 METER_KEYS: Final = ("label", "unit", "default_limit")
 
 
@@ -169,6 +171,16 @@ def alias(key: str, value: object) -> str | None:
     if value is not None and value not in aliases:
         raise SettingError(key, f"must be None or an alias of DATABASES, not {value!r}.{nearest(value, aliases)}")
     return value if value is None else str(value)
+
+
+def api_keys(key: str, value: object) -> list[str]:
+    """A list of keys. What is wrong with one is said without showing it: messages end up in logs."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence | set | frozenset):
+        raise SettingError(key, "must be a list of keys.")
+    for position, item in enumerate(value):
+        if not isinstance(item, str) or not API_KEY.fullmatch(item):
+            raise SettingError(f"{key}[{position}]", "must be visible ASCII characters, without spaces.")
+    return list(value)
 
 
 def meters(default_limit: int | None, key: str, value: object) -> Mapping[str, Meter]:

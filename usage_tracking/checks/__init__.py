@@ -13,7 +13,13 @@ from usage_tracking.checks.organization import (
     check_organization_unchanged,
 )
 from usage_tracking.checks.requests import check_middleware, check_paths, check_view_meters
-from usage_tracking.checks.settings import check_asked_plans, check_celery, check_settings, check_time_zones
+from usage_tracking.checks.settings import (
+    check_api_keys,
+    check_asked_plans,
+    check_celery,
+    check_settings,
+    check_time_zones,
+)
 
 __all__ = ["register_checks"]
 
@@ -26,6 +32,7 @@ def register_checks() -> None:
         check_settings,
         check_time_zones,
         check_celery,
+        check_api_keys,
         check_organization,
         check_middleware,
         check_paths,

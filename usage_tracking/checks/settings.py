@@ -111,3 +111,15 @@ def check_celery(**_: Any) -> Iterator[CheckMessage]:
             hint="Run `pip install django-usage-tracking[celery]`, or set EVENT_DISPATCH to 'inline'.",
             id="usage_tracking.E011",
         )
+
+
+@unless_settings_are_broken
+def check_api_keys(**_: Any) -> Iterator[CheckMessage]:
+    """One key is open, except while it is replaced."""
+    count = len(usage_settings.API_KEYS)
+    if count > 1:
+        yield Warning(
+            f"API_KEYS has {count} keys, and each of them opens the scheduled reset.",
+            hint="Remove the old key once every machine has the new one.",
+            id="usage_tracking.W010",
+        )

@@ -1,0 +1,38 @@
+"""Optimistic concurrency: who changes limits names the state it has seen (RFC 9110, section 13.1.1)."""
+
+import json
+from collections.abc import Callable
+from hashlib import sha256
+
+from django.utils.http import parse_etags
+from rest_framework.request import Request
+from rest_framework.utils.encoders import JSONEncoder
+
+from usage_tracking.api.exceptions import LimitsChanged
+from usage_tracking.api.serializers import LimitsSerializer
+from usage_tracking.models import UsageTrackedOrganization
+
+__all__ = ["etag_of", "precondition_of"]
+
+
+def etag_of(organization: UsageTrackedOrganization) -> str:
+    """Return the strong entity tag of an organization's limits: another one whenever anything in them differs."""
+    state = json.dumps(LimitsSerializer(organization).data, cls=JSONEncoder, sort_keys=True)
+    return f'"{sha256(state.encode()).hexdigest()[:32]}"'
+
+
+def precondition_of(request: Request) -> Callable[[UsageTrackedOrganization], None] | None:
+    """Return what raises LimitsChanged for an organization whose limits are not those that If-Match names.
+
+    None without If-Match. A weak tag never matches, nor does what is no tag; `*` matches any state.
+    """
+    header = request.headers.get("If-Match")
+    if header is None:
+        return None
+    tags = parse_etags(header)
+
+    def check(organization: UsageTrackedOrganization) -> None:
+        if tags != ["*"] and etag_of(organization) not in tags:
+            raise LimitsChanged
+
+    return check
