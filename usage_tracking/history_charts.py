@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from html import escape
+from itertools import dropwhile
 from typing import TypeVar
 
 from dateutil.relativedelta import relativedelta
@@ -88,7 +89,9 @@ def history_charts(
     histories = histories_of(organization, names, since=_since(wanted, now), until=now, bucket=wanted.bucket, now=now)
     drawn = []
     for name, history in histories.items():
-        points = [point for point in history[-wanted.count :] if began is None or point.end > began]
+        points = history[-wanted.count :]
+        if time_range == TimeRange.ALL:
+            points = list(dropwhile(lambda point: not (point.used or point.refused), points)) or points[-1:]
         drawn.append(_chart(meter_named(name), points, wanted.bucket, time_range, chart_type))
     return drawn
 
@@ -210,7 +213,7 @@ def _short(value: int, top: int) -> str:
         (10**6, 10**6, _("%(number)sM")),
         (10**4, 10**3, _("%(number)sK")),
     ):
-        if top >= least:
+        if value and top >= least:
             return form % {"number": number_format(value // unit if value % unit == 0 else value / unit)}
     return number(value)
 
