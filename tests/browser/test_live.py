@@ -131,7 +131,10 @@ def test_the_client_of_the_page_changes_limits(visit, site):
     key = site["users"]["carol"]["organization"]
     page = window.open("/")
     module = page.evaluate(
-        '() => fetch(\'/live/\').then((answer) => answer.text()).then((html) => /src="([^"]*usage-tracking[^"]*)"/.exec(html)[1])'
+        """async () => {
+            const html = await (await fetch("/live/")).text();
+            return /src="([^"]*usage-tracking[^"]*)"/.exec(html)[1];
+        }"""
     )
     outcome = page.evaluate(
         """async ([module, organization]) => {

@@ -2,11 +2,13 @@
 import type { components } from "./openapi.js";
 
 type Schemas = components["schemas"];
+type UsageOnTheWire = Schemas["Usage"];
+type HistoryOnTheWire = Schemas["History"];
 
 /** What an organization may use and has used. */
-export type Usage = Schemas["Usage"];
+export interface Usage extends UsageOnTheWire {}
 /** One meter over time, oldest first. */
-export type History = Schemas["History"];
+export interface History extends HistoryOnTheWire {}
 /** The limits of an organization, where they come from, and what to give `updateLimits` as `ifMatch`. */
 export type Limits = Schemas["Limits"] & { etag: string };
 /** RFC 9457 */

@@ -170,10 +170,13 @@ function store(init) {
  * @param {UsageClient} [client]
  */
 export function createUsageStores(client = defaultClient) {
-  const $usage = store(/** @type {T.Usage | null} */ (null));
-  const $history = store(/** @type {T.History | null} */ (null));
+  /** @type {T.Store<T.Usage | null>} */
+  const $usage = store(null);
+  /** @type {T.Store<T.History | null>} */
+  const $history = store(null);
   const $loading = store(false);
-  const $error = store(/** @type {UsageError | null} */ (null));
+  /** @type {T.Store<UsageError | null>} */
+  const $error = store(null);
   let running = 0;
 
   function fetcher($found, method) {
