@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -39,10 +39,20 @@ def missing_database() -> str | None:
     return None
 
 
+def services_are_required() -> bool:
+    """Whether a missing service is a failure, as it is in CI."""
+    return os.environ.get("USAGE_TRACKING_REQUIRE_SERVICES") == "1"
+
+
+def miss(reason: str) -> NoReturn:
+    """Skip the running test for want of a service; fail it instead where services are required."""
+    (pytest.fail if services_are_required() else pytest.skip)(reason)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip everything when the database server is missing; fail instead where services are required."""
     if reason := missing_database():
-        if os.environ.get("USAGE_TRACKING_REQUIRE_SERVICES") == "1":
+        if services_are_required():
             pytest.exit(reason, returncode=pytest.ExitCode.TESTS_FAILED)
         for item in items:
             item.add_marker(pytest.mark.skip(reason=reason))

@@ -72,7 +72,13 @@ INSTALLED_APPS = [
     # The extras, as far as they are installed.
     *(
         app
-        for app in ("rest_framework", "rest_framework.authtoken", "django_filters", "drf_spectacular")
+        for app in (
+            "rest_framework",
+            "rest_framework.authtoken",
+            "django_filters",
+            "drf_spectacular",
+            "django_celery_beat",
+        )
         if find_spec(app.partition(".")[0])
     ),
 ]

@@ -35,7 +35,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "explain": explain,
     "feature": partial(feature, name="export"),
     "has_feature": partial(has_feature, name="export"),
-    "reset_expired": lambda organization, now: reset_expired(now, [organization]),
+    "reset_expired": lambda organization, **rest: reset_expired(organizations=[organization], **rest),
 }
 # What an organization may have is asked of its instance, saved or not, and whenever.
 IN_MEMORY = {"explain", "feature", "has_feature"}
@@ -83,6 +83,7 @@ TABLE: list[tuple[Collection[str], type[UsageTrackingError], str, str, list[Any]
     # Some are used already, so that many do not fit any more.
     (["record"], InvalidAmount, "amount", "amount", [MAX_AMOUNT, MAX_AMOUNT - 2]),
     (["adjust"], InvalidAmount, "used", "used", [None, *NUMBERS]),
+    (["reset_expired"], InvalidAmount, "limit", "limit", [0, *NUMBERS]),
     (SIGNED, InvalidInput, "reason", "reason", [None, 5, b"why", ["why"], "\0", "\ud800"]),
     (SIGNED, InvalidInput, "actor", "actor", ["Ada", 1, AnonymousUser(), User(username="unsaved")]),
     *[(["update_limits"], error, field, argument, values) for error, field, argument, values in UPDATES],

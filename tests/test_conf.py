@@ -80,6 +80,7 @@ VALID: dict[str, list[tuple[Any, Any]]] = {
     ],
     "TIME_ZONE": [("Europe/Berlin", ZoneInfo("Europe/Berlin"))],
     "HISTORY_BUCKET": [("day", "day"), ("hour", "hour")],
+    "HISTORY_RETENTION_DAYS": [(None, None), (1, 1), (36_500, 36_500)],
     "REFUND_SERVER_ERRORS": [(False, False), (True, True)],
     "ON_COUNTER_ERROR": [("allow", "allow"), ("refuse", "refuse")],
     "HEADERS": [([], []), (["x-ratelimit", "ietf"], ["x-ratelimit", "ietf"])],
@@ -151,6 +152,10 @@ INVALID: dict[str, list[tuple[Any, str]]] = {
         (ZoneInfo("UTC"), "must be a string that is not empty"),
     ],
     "HISTORY_BUCKET": [("week", "Known: day, hour."), (None, "Known:"), ([], "Known:")],
+    "HISTORY_RETENTION_DAYS": [
+        (value, "must be None or a whole number from 1 to 36500, not")
+        for value in (0, -1, True, 1.0, "90", [], 36_501, 10**30)
+    ],
     "REFUND_SERVER_ERRORS": [(value, "must be True or False, not") for value in NO_BOOL],
     "ON_COUNTER_ERROR": [("deny", "Known: allow, refuse."), (None, "Known:"), (False, "Known:")],
     "HEADERS": [

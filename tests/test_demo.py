@@ -130,7 +130,7 @@ def test_every_curl_line_that_the_demo_prints_works(runs, database):
                 break
         try:
             lines = re.findall(r"^# (.+)\n(curl .+)$", printed, re.MULTILINE)
-            assert len(lines) == 8
+            assert len(lines) == 9
             for title, line in lines:
                 answer = subprocess.run(
                     [*shlex.split(line), "--silent", "--max-time", "30"],

@@ -4,18 +4,25 @@ import ast
 import importlib
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 import textwrap
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
+from django.core.management import BaseCommand, get_commands, load_command_class
+from django.test import RequestFactory
 
+from usage_tracking.metering import consume, history_of, record, usage_of
+from usage_tracking.models import UsageEvent, UsagePeriod
 from usage_tracking.periods import Calendar, ResetPeriod, parse_anchor
+from usage_tracking.verification import verify_usage
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DOCS = CHECKOUT / "docs"
@@ -58,13 +65,26 @@ def test_names_that_the_docs_import_exist(page):
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
-INTERNAL = {"ViewUsage", "denial", "prepare_resolver", "usage_of_view"}
+INTERNAL = {"ViewUsage", "denial", "prepare_resolver", "spans_between", "usage_of_view"}
 """In `__all__` for other modules of the package; nothing a host needs."""
 
 
 @pytest.mark.parametrize(
     "module",
-    ["decorators", "entitlements", "exceptions", "history", "metering", "resets", "resolvers", "signals", "testing"],
+    [
+        "decorators",
+        "entitlements",
+        "exceptions",
+        "history",
+        "metering",
+        "pruning",
+        "reports",
+        "resets",
+        "resolvers",
+        "signals",
+        "testing",
+        "verification",
+    ],
 )
 def test_each_public_name_is_in_the_reference(module):
     """No public name is left out of the reference pages."""
@@ -180,3 +200,115 @@ class Tutor:
                     return
             time.sleep(0.1)
         pytest.fail("the tutorial's server does not answer")
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+OURS = sorted(name for name, app in get_commands().items() if app == "usage_tracking")
+COMMAND_LINE = re.compile(rf"manage\.py ((?:{'|'.join(OURS)})\b[^`|>\n]*)")
+
+
+def test_command_lines_in_the_docs_are_understood():
+    """Cron lines and examples have no command and no option that there is none of."""
+    lines = [line for page in [*PAGES, CHECKOUT / "README.md"] for line in COMMAND_LINE.findall(page.read_text())]
+    assert {line.split()[0] for line in lines} == set(OURS)
+    for line in lines:
+        name, *arguments = shlex.split(line)
+        load_command_class("usage_tracking", name).create_parser("manage.py", name).parse_args(arguments)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_option_is_in_the_reference(name):
+    """Every command has a section, which names what it takes beyond what all commands take."""
+    text = (DOCS / "reference" / "commands.md").read_text()
+    section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    parser = load_command_class("usage_tracking", name).create_parser("manage.py", name)
+    shared = set(BaseCommand().create_parser("manage.py", "none")._option_string_actions)
+    options = {option for option in parser._option_string_actions if option.startswith("--")} - shared
+    assert {option for option in options if option not in section} == set()
+
+
+# -- recipes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """Run the code of a how-to that has a caption, in a project whose models are given: `recipe(page, caption, …)`."""
+
+    def run(page, caption, **models):
+        monkeypatch.setitem(sys.modules, "accounts", ModuleType("accounts"))
+        module = ModuleType("accounts.models")
+        vars(module).update(models)
+        monkeypatch.setitem(sys.modules, "accounts.models", module)
+        (code,) = [text for _, name, text in blocks(DOCS / "how-to" / page) if name == caption]
+        namespace = {"__name__": caption}
+        exec(compile(code, caption, "exec"), namespace)  # noqa: S102 - the manual's own code
+        return namespace
+
+    return run
+
+
+def test_the_billing_webhook_changes_plans(organization, configure, settings, recipe):
+    """Its events move the customer's organization to a plan and back, once each; whoever has no secret does not."""
+    configure(PLANS={"free": {}, "pro": {"limits": {"api": 9}}, "team": {}})
+    settings.BILLING_SECRET = "whsec"
+    consume(organization)
+
+    class Customers:
+        def filter(self, *, billing_id):
+            return type(organization).objects.filter(pk=organization.pk if billing_id == "cus_1" else None)
+
+    webhook = recipe("billing.md", "accounts/billing.py", Organization=SimpleNamespace(objects=Customers()))["webhook"]
+
+    def call(kind, *, customer="cus_1", key="whsec"):
+        body = {"id": "evt_1", "type": kind, "data": {"object": {"customer": customer, "price": "price_pro"}}}
+        request = RequestFactory().post(
+            "/billing/", body, content_type="application/json", headers={"X-Billing-Secret": key}
+        )
+        status = webhook(request).status_code
+        organization.refresh_from_db()
+        return status, organization.usage_plan, usage_of(organization).limit
+
+    assert call("customer.subscription.created", key="wrong") == (403, "", 1000)
+    assert call("customer.subscription.created", customer="cus_2") == (202, "", 1000)
+    assert call("invoice.paid") == (204, "", 1000)
+    for _ in range(2):
+        assert call("customer.subscription.updated") == (204, "pro", 9)
+    assert call("customer.subscription.deleted") == (204, "", 1000)
+    changes = UsageEvent.objects.filter(kind="limits_updated").order_by("pk")
+    assert [(event.reason, event.data["changes"]["plan"]["new"]) for event in changes] == [
+        ("billing event evt_1", "pro"),
+        ("billing event evt_1", ""),
+    ]
+
+
+def test_the_import_of_counts_sets_what_is_used(organization, recipe):
+    """It may run twice; thresholds that are reached are on record once, and the event says why."""
+    old = SimpleNamespace(organization=organization, requests=900)
+
+    class Counts:
+        def select_related(self, name):
+            return self
+
+        def iterator(self):
+            return iter([old])
+
+    path = "accounts/management/commands/import_usage.py"
+    command = recipe("importing.md", path, OldCount=SimpleNamespace(objects=Counts()))["Command"]
+    for _ in range(2):
+        command().handle()
+        assert usage_of(organization).used == 900
+    assert UsageEvent.objects.filter(kind="warning").count() == 1
+    assert {event.reason for event in UsageEvent.objects.filter(kind="adjusted")} == {"import from OldCount"}
+    assert list(verify_usage()) == []
+
+
+def test_the_import_of_the_past_fills_the_history(organization):
+    """Each month becomes a period, each day a row, as the how-to says of `record(now=…)`; the books are sound."""
+    noon = datetime(2026, 3, 30, 12, tzinfo=UTC)
+    for days in range(5):
+        record(organization, 7, now=noon + timedelta(days=days))
+    points = history_of(organization, since=noon, until=noon + timedelta(days=4, hours=1), now=noon)
+    assert [point.used for point in points] == [7] * 5
+    assert list(UsagePeriod.objects.order_by("start").values_list("used", flat=True)) == [14, 21]
+    assert list(verify_usage()) == []

@@ -11,8 +11,17 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from tests.factories import Organization, OrganizationFactory
+from usage_tracking import selections
 from usage_tracking.conf import SettingError
-from usage_tracking.entitlements import explain, feature, has_feature, sync_limits, update_limits
+from usage_tracking.entitlements import (
+    SyncReport,
+    explain,
+    feature,
+    has_feature,
+    sync_all_limits,
+    sync_limits,
+    update_limits,
+)
 from usage_tracking.exceptions import OrganizationGone
 from usage_tracking.metering import consume, history_of, usage_of
 from usage_tracking.models import UsageEvent, UsagePeriod
@@ -479,6 +488,44 @@ def test_sync_opens_nothing_and_skips_what_is_no_meter_any_more(organization, co
     sync_limits(organization, now=NOW)
     organization.save()
     assert UsagePeriod.objects.get().limit == 50
+
+
+def test_sync_of_all_derives_what_differs(db, configure, monkeypatch):
+    """After an edit of PLANS every open period holds to it; what is right already is not written again."""
+    monkeypatch.setattr(selections, "BATCH", 2)
+    on_pro = OrganizationFactory.create_batch(3, usage_plan="pro")
+    others = [OrganizationFactory(), OrganizationFactory(usage_plan="pro")]
+    for organization in [*on_pro, others[0]]:
+        consume(organization, 4, now=NOW)
+    configure(PLANS=PLANS | {"pro": PLANS["pro"] | {"limits": {"api": 200}}})
+    told = []
+    assert sync_all_limits(now=NOW, progress=told.append) == SyncReport(organizations=5, synced=3)
+    assert told == [2, 2, 1]
+    assert sorted(UsagePeriod.objects.values_list("limit", flat=True)) == [10, 200, 200, 200]
+    assert sync_all_limits(now=NOW) == SyncReport(organizations=5, synced=0)
+
+
+def test_sync_of_some(db, configure):
+    """A queryset says of whom."""
+    organizations = OrganizationFactory.create_batch(2, usage_plan="pro")
+    for organization in organizations:
+        consume(organization, 4, now=NOW)
+    configure(PLANS=PLANS | {"pro": PLANS["pro"] | {"limits": {"api": 200}}})
+    only = Organization.objects.filter(pk=organizations[1].pk)
+    assert sync_all_limits(only, now=NOW) == SyncReport(organizations=1, synced=1)
+    assert UsagePeriod.objects.get(organization=organizations[0]).limit == 100
+
+
+def test_sync_of_all_passes_one_that_cannot_be_synced(db, configure, monkeypatch, caplog):
+    """It is logged and counted, and the others are synced."""
+    broken, sound = OrganizationFactory.create_batch(2, usage_plan="pro")
+    for organization in (broken, sound):
+        consume(organization, 4, now=NOW)
+    configure(PLANS=PLANS | {"pro": PLANS["pro"] | {"limits": {"api": 200}}})
+    monkeypatch.setattr(Organization, "get_usage_plan", lambda self: {}[self.pk] if self.pk == broken.pk else "pro")
+    assert sync_all_limits(now=NOW) == SyncReport(organizations=2, synced=1, failed=1)
+    assert str(broken.pk) in caplog.text
+    assert UsagePeriod.objects.get(organization=sound).limit == 200
 
 
 def plans_that_raise():

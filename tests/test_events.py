@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from tests.factories import Organization, OrganizationFactory, UserFactory
 from usage_tracking import events, signals
@@ -323,14 +324,96 @@ def test_a_claim_expires(organization, received, freeze):
     freeze(NOW)
     consume(organization, 5)
     event = UsageEvent.objects.get()
-    assert events._claim(event, "default")
-    assert not events._claim(event, "default")
+    assert events._claim(event.pk, "default") == [event]
+    assert events._claim(event.pk, "default") == []
     freeze(NOW + timedelta(seconds=59))
     assert deliver_events() == 0
     freeze(NOW + timedelta(seconds=60))
     assert deliver_events() == 1
     ((_, arguments),) = received
     assert arguments["event"].pk == event.pk
+
+
+def test_what_nobody_hears_is_not_kept(organization, connected):
+    """Events of signals without a receiver count as delivered, in one statement; the others are sent."""
+    reset(organization, now=NOW)
+    consume(organization, 8, now=NOW)
+    heard = []
+    connected(usage_warning, lambda event, **_: heard.append(event.threshold))
+    assert deliver_events() == 2
+    assert heard == [50, 80]
+    assert not UsageEvent.objects.filter(delivered_at=None).exists()
+    connected(usage_reset, lambda **_: heard.append("reset"))
+    assert deliver_events() == 0
+    assert heard == [50, 80]
+
+
+def test_many_events_take_as_few_statements_as_few(db, received):
+    """They are claimed, sent and marked together."""
+    counts = []
+    for size in (3, 30):
+        for organization in OrganizationFactory.create_batch(size):
+            reset(organization, now=NOW)
+        with CaptureQueriesContext(connection) as statements:
+            assert deliver_events() == size
+        counts.append(len(statements))
+    assert counts[0] == counts[1] < 15
+
+
+def test_slow_receivers_do_not_outlast_the_claim(organization, connected, freeze):
+    """However many wait and however long each takes, another deliverer finds none that is still to be sent here."""
+    freeze(NOW)
+    for day in range(3):
+        reset(organization, now=NOW + day * DAY)
+    heard = []
+
+    def slow(event, **_):
+        heard.append(event.pk)
+        freeze(NOW + len(heard) * timedelta(seconds=50))
+        if len(heard) == 2:
+            assert deliver_events() == 0
+
+    connected(usage_reset, slow)
+    assert deliver_events() == 3
+    assert len(heard) == len(set(heard)) == 3
+
+
+def test_a_deliverer_that_is_stopped_loses_nothing(organization, connected):
+    """What it had sent is noted, and the rest is there for the next delivery without waiting for a claim."""
+    for day in range(3):
+        reset(organization, now=NOW + day * DAY)
+    heard = []
+
+    def interrupted(event, **_):
+        heard.append(event.pk)
+        if len(heard) == 2:
+            raise KeyboardInterrupt
+
+    connected(usage_reset, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        deliver_events()
+    first, second, third = UsageEvent.objects.order_by("pk").values_list("pk", flat=True)
+    assert deliver_events() == 2
+    assert heard == [first, second, second, third]
+
+
+def test_what_was_claimed_by_another_meanwhile_stays_with_it(organization, connected, freeze):
+    """A receiver that outlasts the claim by itself loses the rest of its batch, and does not send it again."""
+    freeze(NOW)
+    for day in range(2):
+        reset(organization, now=NOW + day * DAY)
+    first, second = UsageEvent.objects.order_by("pk")
+    taken = NOW + timedelta(minutes=3)
+
+    def stuck(event, **_):
+        freeze(NOW + timedelta(minutes=2))
+        UsageEvent.objects.filter(pk=second.pk).update(claimed_until=taken)
+
+    connected(usage_reset, stuck)
+    assert deliver_events() == 1
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert (first.delivered_at is None, second.delivered_at, second.claimed_until) == (False, None, taken)
 
 
 def test_more_than_one_batch(organization, received, monkeypatch):

@@ -238,3 +238,44 @@ def test_a_forgotten_migrate_is_named_by_the_server(project):
                 break
         server.kill()
     assert "apply the migrations for app(s): accounts, usage_tracking" in "".join(said)
+
+
+HOW_TO_UNINSTALL = CHECKOUT / "docs" / "how-to" / "upgrade-and-uninstall.md"
+
+COLUMNS = """
+from django.db import connection
+
+with connection.cursor() as cursor:
+    for table in ("accounts_organization", "usage_tracking_usageperiod"):
+        columns = connection.introspection.get_table_description(cursor, table) if (
+            table in connection.introspection.table_names()
+        ) else ()
+        print(table, *sorted(column.name for column in columns))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="The page has a line for a Unix shell.")
+def test_whoever_uninstalls_keeps_the_organizations(project):
+    """The how-to, followed to the letter, leaves a project that knows nothing of the package, and its rows."""
+    untouched = project.settings.read_text(), project.models.read_text()
+    follow(project)
+    project.shell(REQUESTS)
+    console = re.findall(r"(?m)^   \$ (.+)$", HOW_TO_UNINSTALL.read_text().partition("## Uninstall")[2])
+    zero, sed, *commands, pip = console
+    assert zero == "python manage.py migrate usage_tracking zero"
+    assert "No migrations" not in project.manage(*zero.split()[2:])
+    project.settings.write_text(untouched[0])
+    project.models.write_text(untouched[1])
+    subprocess.run(sed, shell=True, cwd=project.folder, check=True)  # noqa: S602 - the manual's own command
+    for command in commands:
+        finished = project.run(*command.removeprefix("python ").split())
+        assert finished.returncode == 0, finished.stderr
+    assert pip == "pip uninstall django-usage-tracking"
+    assert "usage_tracking" not in "".join(
+        path.read_text() for path in project.folder.rglob("*.py") if path.name != "0002_organization_usage.py"
+    )
+    assert project.shell(COLUMNS).splitlines() == ["accounts_organization id name", "usage_tracking_usageperiod"]
+    assert "no issues" in project.manage("check", "--database", "default")
+    assert project.manage("makemigrations", "--check").strip() == "No changes detected"
+    names = "from accounts.models import Organization; print(*Organization.objects.values_list('name', flat=True))"
+    assert project.shell(names).split() == ["Acme", "Bravo"]

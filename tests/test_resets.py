@@ -112,17 +112,72 @@ def test_the_job_goes_through_all_in_batches(scheduled, configure, monkeypatch):
     assert reset_expired(at(4, 1)) == ResetReport(closed=10, organizations_affected=5)
 
 
+def test_a_run_can_be_bounded(configure, monkeypatch, db):
+    """`limit` ends a run after so many organizations, plain and late ones, and `more` says whether others wait."""
+    monkeypatch.setattr(resets, "BATCH", 3)
+    configure(RESET_MODE="scheduled", METERS={"tokens": {}})
+    for number, organization in enumerate(OrganizationFactory.create_batch(7)):
+        consume(organization, 5, now=at(3, 10))
+        consume(organization, 5, "tokens", now=at(3, 10))
+        if number % 2:
+            consume(organization, 5, now=at(4, 1))  # late: not closed together with the others
+    runs, more = [], True
+    while more:
+        report = reset_expired(at(4, 2), limit=2)
+        assert report.closed == 2 * report.organizations_affected
+        runs.append(report.organizations_affected)
+        more = report.more
+    assert runs == [2, 2, 2, 1]
+    assert not UsagePeriod.objects.filter(is_open=True, end__lte=at(4, 2)).exists()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_bound_that_is_just_enough_leaves_nothing(scheduled, late):
+    """`more` is about what is there, also when the bound is reached with the last one."""
+    consume(scheduled, 5, now=at(3, 10))
+    if late:
+        consume(scheduled, 5, now=at(4, 1))
+    assert reset_expired(at(4, 2), limit=1) == ResetReport(closed=1, organizations_affected=1, more=False)
+
+
+def test_who_cannot_be_reset_does_not_count_against_the_bound(scheduled, monkeypatch):
+    """Bounded runs end, however many organizations stay as they are."""
+    broken = [scheduled, *OrganizationFactory.create_batch(2)]
+    other = OrganizationFactory()
+    for organization in (*broken, other):
+        consume(organization, now=at(1, 5))
+    keys = {organization.pk for organization in broken}
+    monkeypatch.setattr(Organization, "get_usage_plan", lambda self: {}[self.pk] if self.pk in keys else "")
+    assert reset_expired(at(2, 1), limit=1) == ResetReport(closed=1, organizations_affected=1, more=True)
+    assert reset_expired(at(2, 1), limit=1) == ResetReport(closed=0, organizations_affected=0, failed=3, more=False)
+
+
+def test_a_run_says_how_far_it_is(configure, monkeypatch, db):
+    """`progress` hears of each organization once, whether it was reset or could not be."""
+    monkeypatch.setattr(resets, "BATCH", 2)
+    organizations = OrganizationFactory.create_batch(5, usage_reset_mode="scheduled")
+    for organization in organizations:
+        consume(organization, 5, now=at(3, 10))
+    consume(organizations[0], 5, now=at(4, 1))
+    broken = organizations[3].pk
+    monkeypatch.setattr(Organization, "get_usage_plan", lambda self: {}[self.pk] if self.pk == broken else "")
+    heard = []
+    reset_expired(at(4, 2), progress=heard.append)
+    assert (sum(heard), max(heard)) == (5, 2)
+
+
 def test_the_job_survives_what_is_deleted_under_it(scheduled, connected):
     """An organization that goes while the job runs is skipped."""
     for organization in (scheduled, OrganizationFactory()):
         consume(organization, 5, now=at(3, 10))
+        consume(organization, 5, now=at(4, 1))  # late, so they are closed one by one
 
     def delete_others(sender, instance, **_):
         if sender is UsagePeriod:
             Organization.objects.exclude(pk=instance.organization_id).delete()
 
     connected(post_save, delete_others)
-    assert reset_expired(at(4, 1)) == ResetReport(closed=1, organizations_affected=1)
+    assert reset_expired(at(4, 2)) == ResetReport(closed=1, organizations_affected=1)
     assert Organization.objects.count() == 1
 
 

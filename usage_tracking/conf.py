@@ -1,18 +1,20 @@
 """The settings: one typed property per key of `USAGE_TRACKING = {...}`.
 
-Nothing is frozen at import: a property reads the host's settings whenever it is asked, so `override_settings` works.
-It checks what it returns; the system checks ask them all.
+Nothing is read at import. A request asks for about ten settings, so a property checks the host's value when it is
+first asked and keeps it until Django says that a setting has changed (`override_settings` does). The system checks
+ask them all.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
+from django.core.signals import setting_changed
 
 from usage_tracking import setting_values as values
 from usage_tracking.periods import DEFAULT_ANCHOR, UTC_ZONE, Bucket, ResetMode, ResetPeriod
@@ -63,6 +65,8 @@ class HeaderStyle(StrEnum):
 class UsageSettings:
     """One property per key, named like it; the last line of its docstring is the default.
 
+    PLANS may be a callable, which is asked each time.
+
     Reading one raises SettingError when the host's value has the wrong type or is out of range.
     """
 
@@ -73,7 +77,7 @@ class UsageSettings:
 
     # -- what is counted -----------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def ENABLED(self) -> bool:
         """Whether anything is counted or refused at all.
 
@@ -81,7 +85,7 @@ class UsageSettings:
         """
         return _read("ENABLED", values.boolean, default=True)
 
-    @property
+    @cached_property
     def METERS(self) -> Mapping[str, Meter]:
         """The counted quantities by name: `{"tokens": {"label": "Tokens", "unit": "tokens", "default_limit": 50000}}`.
 
@@ -93,7 +97,7 @@ class UsageSettings:
         """
         return values.meters(self.DEFAULT_LIMIT, "METERS", given().get("METERS", {}))
 
-    @property
+    @cached_property
     def PATHS(self) -> Sequence[str]:
         """Requests whose path begins with one of these are counted.
 
@@ -103,7 +107,7 @@ class UsageSettings:
         """
         return _read("PATHS", partial(values.list_of, values.path), default=["/api/"])
 
-    @property
+    @cached_property
     def EXEMPT_PATHS(self) -> Sequence[str]:
         """Requests whose path begins with one of these are not counted, whatever PATHS says.
 
@@ -111,7 +115,7 @@ class UsageSettings:
         """
         return _read("EXEMPT_PATHS", partial(values.list_of, values.path), default=[])
 
-    @property
+    @cached_property
     def EXEMPT_METHODS(self) -> Sequence[str]:
         """HTTP methods that are not counted, in upper case. CORS preflights are OPTIONS.
 
@@ -121,7 +125,7 @@ class UsageSettings:
         """
         return _read("EXEMPT_METHODS", partial(values.list_of, values.method), default=["OPTIONS"])
 
-    @property
+    @cached_property
     def ORGANIZATION_RESOLVER(self) -> Callable[[Any], Any]:
         """The function `request → organization | None`, or its dotted path; it may be async.
 
@@ -132,7 +136,7 @@ class UsageSettings:
 
     # -- quotas --------------------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def DEFAULT_LIMIT(self) -> int | None:
         """The limit of the meter `api` where a plan is silent; `None` = unlimited, `0` = nothing allowed.
 
@@ -141,7 +145,7 @@ class UsageSettings:
         default: int | None = 1000
         return _read("DEFAULT_LIMIT", values.limit, default=default)
 
-    @property
+    @cached_property
     def DEFAULT_PLAN(self) -> str:
         """The plan of an organization that names none; it need not be in PLANS.
 
@@ -161,13 +165,13 @@ class UsageSettings:
         ask = self.plans_callable
         return _read("PLANS", values.mapping, default={}) if ask is None else values.mapping("PLANS", ask())
 
-    @property
+    @cached_property
     def plans_callable(self) -> Callable[[], Any] | None:
         """What PLANS names instead of a dict; None when it is one."""
         plans = given().get("PLANS")
         return values.function("PLANS", plans) if isinstance(plans, str) or callable(plans) else None
 
-    @property
+    @cached_property
     def ENFORCEMENT(self) -> Enforcement:
         """What happens at the limit: `"hard"` refuses, `"soft"` counts the overage, `"shadow"` also logs it.
 
@@ -175,7 +179,7 @@ class UsageSettings:
         """
         return _read("ENFORCEMENT", partial(values.choice, Enforcement), default=Enforcement.HARD)
 
-    @property
+    @cached_property
     def THRESHOLDS(self) -> Sequence[int]:
         """Whole percents of the limit that are announced by `usage_warning`, lowest first.
 
@@ -187,7 +191,7 @@ class UsageSettings:
 
     # -- periods -------------------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def RESET_MODE(self) -> ResetMode:
         """Who closes a period: the next use after its end (`"lazy"`), a job (`"scheduled"`) or a person (`"manual"`).
 
@@ -195,7 +199,7 @@ class UsageSettings:
         """
         return _read("RESET_MODE", partial(values.choice, ResetMode), default=ResetMode.LAZY)
 
-    @property
+    @cached_property
     def RESET_PERIOD(self) -> ResetPeriod:
         """How long a period is: `"hourly"`, `"daily"`, `"weekly"`, `"monthly"`, `"quarterly"` or `"yearly"`.
 
@@ -203,7 +207,7 @@ class UsageSettings:
         """
         return _read("RESET_PERIOD", partial(values.choice, ResetPeriod), default=ResetPeriod.MONTHLY)
 
-    @property
+    @cached_property
     def ANCHOR(self) -> datetime:
         """Where periods are stepped from, ISO 8601 or a datetime; the default makes calendar periods.
 
@@ -213,7 +217,7 @@ class UsageSettings:
         """
         return _read("ANCHOR", values.anchor, default=DEFAULT_ANCHOR)
 
-    @property
+    @cached_property
     def TIME_ZONE(self) -> ZoneInfo:
         """The IANA zone of organizations that name none.
 
@@ -221,7 +225,7 @@ class UsageSettings:
         """
         return _read("TIME_ZONE", values.zone, default=UTC_ZONE)
 
-    @property
+    @cached_property
     def HISTORY_BUCKET(self) -> Bucket:
         """How long one row of history covers: `"day"` or `"hour"`.
 
@@ -229,9 +233,19 @@ class UsageSettings:
         """
         return _read("HISTORY_BUCKET", partial(values.choice, Bucket), default=Bucket.DAY)
 
+    @property
+    def HISTORY_RETENTION_DAYS(self) -> int | None:
+        """After how many days `prune_history()` deletes the history of closed periods; `None`: it keeps all.
+
+        From 1 to 36,500. The periods themselves, with what they have used, stay.
+
+        Default: `None`
+        """
+        return _read("HISTORY_RETENTION_DAYS", values.days, default=None)
+
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def REFUND_SERVER_ERRORS(self) -> bool:
         """Whether a request that ends in a 5xx, or that another throttle refuses with a 429, is given back.
 
@@ -239,7 +253,7 @@ class UsageSettings:
         """
         return _read("REFUND_SERVER_ERRORS", values.boolean, default=True)
 
-    @property
+    @cached_property
     def ON_COUNTER_ERROR(self) -> CounterError:
         """What happens to a request that cannot be counted: `"allow"`, or `"refuse"` with a 503.
 
@@ -247,7 +261,7 @@ class UsageSettings:
         """
         return _read("ON_COUNTER_ERROR", partial(values.choice, CounterError), default=CounterError.ALLOW)
 
-    @property
+    @cached_property
     def HEADERS(self) -> Sequence[HeaderStyle]:
         """The fields of counted responses: `"ietf"` (RateLimit), `"x-ratelimit"`, both or none.
 
@@ -257,7 +271,7 @@ class UsageSettings:
             "HEADERS", partial(values.list_of, partial(values.choice, HeaderStyle)), default=[HeaderStyle.IETF]
         )
 
-    @property
+    @cached_property
     def CHARGE_DATABASE(self) -> str | None:
         """The alias on which a charge inside a view's own transaction (ATOMIC_REQUESTS) is taken; `None`: it joins.
 
@@ -267,7 +281,7 @@ class UsageSettings:
         """
         return _read("CHARGE_DATABASE", values.alias, default=None)
 
-    @property
+    @cached_property
     def EVENT_DISPATCH(self) -> EventDispatch:
         """Who sends the signals: `"inline"`, this process after the commit, or `"celery"`.
 
@@ -286,8 +300,9 @@ class UsageSettings:
 
         Default: `[]`
         """
+        # Not kept: that the environment has changed nobody would tell.
         key = os.environ.get(API_KEY_VARIABLE, "").strip()
-        return _read("API_KEYS", values.api_keys, default=values.api_keys("API_KEYS", [key] if key else []))
+        return values.api_keys("API_KEYS", given().get("API_KEYS", [key] if key else []))
 
 
 usage_settings = UsageSettings()
@@ -295,11 +310,17 @@ usage_settings = UsageSettings()
 
 def given() -> Mapping[str, Any]:
     """Return what the host has set, unchecked. Raises SettingError when it is no dict."""
-    found = getattr(settings, SETTING, {})
-    return found if type(found) is dict else values.mapping("", found)  # the usual answer, at the least cost
+    return values.mapping("", getattr(settings, SETTING, {}))
 
 
 def _read(key: str, check: Callable[[str, Any], Value], *, default: Value) -> Value:
-    # A request reads about ten keys: what the host leaves out need not be checked each time.
     host = given()
     return check(key, host[key]) if key in host else default
+
+
+def _forget(**_: Any) -> None:
+    """Receiver of `setting_changed`. Any setting will do: what is valid may depend on DATABASES, say."""
+    vars(usage_settings).clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="usage_tracking.conf")

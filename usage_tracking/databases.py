@@ -1,19 +1,22 @@
-"""Whose transaction a charge inside a view belongs to: CHARGE_DATABASE, a second name for the database of the usage.
+"""Connections and their locks, and CHARGE_DATABASE: a second name for the database of the usage.
 
 A charge that joined the view's transaction would hold the open period's row for as long as the view runs, and vanish
 with its rollback. On a connection of its own it is committed at once.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model, QuerySet
 
 from usage_tracking.conf import SettingError, usage_settings
 from usage_tracking.models import UsagePeriod
 
-__all__ = ["charge_alias", "home_of", "limit_lock_waits", "survival_of"]
+__all__ = ["charge_alias", "home_of", "limit_lock_waits", "locking", "survival_of"]
+
+M = TypeVar("M", bound=Model)
 
 LOCK_WAIT_SECONDS: Final = 2
 """How long a charge on CHARGE_DATABASE waits for a row before ON_COUNTER_ERROR decides."""
@@ -52,6 +55,26 @@ def survival_of(connection: BaseDatabaseWrapper) -> Callable[[], bool]:
     transaction.on_commit(kept, using=connection.alias)
     # A rolled-back savepoint drops its callbacks; under a test case the outermost block never commits.
     return lambda: bool(committed) or any(callback is kept for _, callback, *_ in connection.run_on_commit)
+
+
+def locking(rows: QuerySet[M], *, skip_locked: bool = False) -> QuerySet[M]:
+    """Return the query that locks these rows until the running transaction ends, as far as the database can.
+
+    `skip_locked` leaves those out that somebody else has locked; a database that cannot do that waits for them.
+    """
+    connection = connections[rows.db]
+    features = connection.features
+    if features.has_select_for_update:
+        # NO KEY: other tables' foreign keys to these rows need not wait for us.
+        return rows.select_for_update(
+            no_key=features.has_select_for_no_key_update,
+            skip_locked=skip_locked and features.has_select_for_update_skip_locked,
+        )
+    # SQLite has one lock for all, and only a transaction that begins with a write gets in line for it.
+    table = connection.ops.quote_name(rows.model._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {table} SET rowid = rowid WHERE 1 = 0")  # noqa: S608 - no value of anybody's
+    return rows
 
 
 def limit_lock_waits(*, connection: BaseDatabaseWrapper, **_: Any) -> None:

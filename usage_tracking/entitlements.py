@@ -2,32 +2,45 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, connections, router
+from django.db.models import QuerySet
 
 from usage_tracking.conf import nearest, usage_settings
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidChange, InvalidInput
 from usage_tracking.ledger import database_of, instant, is_governed_by, key_of, locked
-from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, check_features, check_plan
+from usage_tracking.models import (
+    UsageEvent,
+    UsagePeriod,
+    UsageTrackedOrganization,
+    check_features,
+    check_plan,
+    get_organization_model,
+)
 from usage_tracking.periods import ResetMode, ResetPeriod, parse_anchor, parse_zone
 from usage_tracking.plans import Explanation, meter_named, sources_of, terms_of
 from usage_tracking.quotas import DEFAULT_METER, Enforcement, validate_limit
+from usage_tracking.selections import in_batches
 
 __all__ = [
     "INHERIT",
+    "SyncReport",
     "aexplain",
     "afeature",
     "ahas_feature",
+    "async_all_limits",
     "async_limits",
     "aupdate_limits",
     "explain",
     "feature",
     "has_feature",
+    "sync_all_limits",
     "sync_limits",
     "update_limits",
 ]
@@ -43,6 +56,18 @@ class _Unchanged(Enum):
 
 
 UNCHANGED: Final = _Unchanged.UNCHANGED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReport:
+    """What one run of `sync_all_limits()` did."""
+
+    organizations: int
+    """Organizations looked at."""
+    synced: int
+    """Those whose open periods were governed by something else, and are not any more."""
+    failed: int = 0
+    """Those that could not be synced; each is in the log."""
 
 
 def explain(organization: UsageTrackedOrganization, meter: str = DEFAULT_METER) -> Explanation:
@@ -72,6 +97,43 @@ def sync_limits(organization: UsageTrackedOrganization, *, now: datetime | None 
     """
     with locked(key_of(organization), every=True, now=instant(now), using=database_of(organization)):
         pass  # opening and closing the ledgers is what does it
+
+
+def sync_all_limits(
+    organizations: QuerySet[Any] | None = None,
+    *,
+    now: datetime | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> SyncReport:
+    """Do `sync_limits()` for each of `organizations` (default: all) whose open periods do not hold to its terms.
+
+    What is governed rightly is read and not locked: two queries for many organizations. One that cannot be synced
+    (its `get_usage_plan()` raises, say) is logged and stands in nobody's way. `progress` is called with how many
+    organizations have just been looked at.
+    """
+    now = instant(now)
+    using = router.db_for_write(UsagePeriod)
+    if organizations is None:
+        organizations = get_organization_model()._base_manager.using(using)
+    known = usage_settings.METERS
+    seen = synced = failed = 0
+    for batch in in_batches(organizations):
+        by_key = {organization.pk: organization for organization in batch}
+        rows: dict[object, list[UsagePeriod]] = {}
+        for row in UsagePeriod.objects.using(using).filter(
+            organization_id__in=list(by_key), is_open=True, meter__in=list(known)
+        ):
+            rows.setdefault(row.organization_id, []).append(row)
+        for key, open_rows in rows.items():
+            try:
+                synced += _hold_to_terms(by_key[key], open_rows, now)
+            except Exception:
+                logger.exception("The open periods of organization %s were not synced.", key)
+                failed += 1
+        seen += len(batch)
+        if progress is not None:
+            progress(len(batch))
+    return SyncReport(organizations=seen, synced=synced, failed=failed)
 
 
 @retried
@@ -167,15 +229,23 @@ def _follow(organization: UsageTrackedOrganization, using: str) -> None:
         return
     if organization.get_deferred_fields():  # loaded at once, not one by one
         organization = organization.__class__._base_manager.using(using).get(pk=organization.pk)
-    now = instant(None)
-    if any(not is_governed_by(row, terms_of(organization, known[row.meter]), now) for row in open_rows):
-        sync_limits(organization, now=now)
+    _hold_to_terms(organization, open_rows, instant(None))
+
+
+def _hold_to_terms(organization: UsageTrackedOrganization, open_rows: list[UsagePeriod], now: datetime) -> bool:
+    """Derive the open rows of an organization again unless they hold to its terms; return whether that was needed."""
+    known = usage_settings.METERS
+    if all(is_governed_by(row, terms_of(organization, known[row.meter]), now) for row in open_rows):
+        return False
+    sync_limits(organization, now=now)
+    return True
 
 
 aexplain = sync_to_async(explain)
 afeature = sync_to_async(feature)
 ahas_feature = sync_to_async(has_feature)
 async_limits = sync_to_async(sync_limits)
+async_all_limits = sync_to_async(sync_all_limits)
 aupdate_limits = sync_to_async(update_limits)
 
 

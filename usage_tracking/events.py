@@ -1,19 +1,18 @@
 """The outbox: what happened is recorded in the transaction that makes it true, and told after the commit.
 
-An event is claimed before it is sent and marked when it has been, so each is delivered at least once, whatever
-crashes, and normally exactly once.
+Events are claimed before they are sent and marked when they have been, some at a time, so each is delivered at least
+once, whatever crashes, and normally exactly once.
 """
 
-import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
 from django.contrib.auth import get_user_model
-from django.db import DEFAULT_DB_ALIAS, router, transaction
+from django.db import router, transaction
 from django.db.models import Q, QuerySet
 from django.dispatch import Signal
 from django.utils import timezone
@@ -21,7 +20,7 @@ from django.utils.module_loading import import_string
 
 from usage_tracking import signals
 from usage_tracking.conf import EventDispatch, usage_settings
-from usage_tracking.databases import home_of
+from usage_tracking.databases import home_of, locking
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.models import (
@@ -34,14 +33,30 @@ from usage_tracking.models import (
 from usage_tracking.periods import Period
 from usage_tracking.quotas import percentage
 
-__all__ = ["deferred_delivery", "deliver_events", "dispatch", "dispatch_after_commit", "record"]
+__all__ = [
+    "RESET_KEY",
+    "deferred_delivery",
+    "deliver_events",
+    "described",
+    "dispatch",
+    "dispatch_after_commit",
+    "record",
+    "reset_details",
+]
 
 logger = logging.getLogger(__name__)
 
 CLAIM: Final = timedelta(minutes=1)
-"""How long a deliverer has for one event before another may think it dead."""
+"""How long a deliverer has for the events that it has claimed before another may think it dead."""
 
 BATCH: Final = 100
+"""Events claimed at once."""
+
+PATIENCE: Final = timedelta(seconds=1)
+"""How long a deliverer sends before it notes what it has sent and claims the rest anew: as much as a crash repeats."""
+
+AT_ONCE: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+"""How a task is sent: a stale connection is replaced, but no request waits for a broker; the outbox can."""
 
 Kind = UsageEvent.Kind
 
@@ -52,7 +67,7 @@ SIGNALS: Final[dict[str, Signal]] = {
     Kind.LIMITS_UPDATED: signals.limits_updated,
 }
 
-_deferred: ContextVar["_Outboxes | None"] = ContextVar("usage_tracking_deferred_delivery", default=None)
+_deferred: ContextVar["deferred_delivery | None"] = ContextVar("usage_tracking_deferred_delivery", default=None)
 
 
 # -- recording ---------------------------------------------------------------------------------------------------------
@@ -78,16 +93,43 @@ def record(
     `period` is what the event is about, `state` the open row as the transaction leaves it; `data` must fit JSON.
     Raises InvalidInput unless `actor` is a saved user, or None, and `reason` a string.
     """
+    event = described(
+        kind,
+        state=state,
+        plan=plan,
+        now=now,
+        threshold=threshold,
+        dedupe_key=dedupe_key,
+        actor=actor,
+        reason=reason,
+        **data,
+    )
+    event.organization_id, event.period_id = organization.pk, period.pk
+    event.save(using=using, force_insert=True)
+    return event
+
+
+def described(
+    kind: UsageEvent.Kind,
+    *,
+    state: UsagePeriod,
+    plan: str,
+    now: datetime,
+    threshold: int | None = None,
+    dedupe_key: Any = None,
+    actor: Any = None,
+    reason: str = "",
+    **data: Any,
+) -> UsageEvent:
+    """Return the event that `record` would write, nobody's yet and not saved."""
     check_text(reason, field="reason")
     user_model = get_user_model()
     if actor is not None and (not isinstance(actor, user_model) or actor.pk is None):
         message = f"actor must be a saved {user_model.__name__} or None, not {actor!r}."
         raise InvalidInput(message, field="actor")
-    return UsageEvent.objects.using(using).create(
-        organization_id=organization.pk,
+    return UsageEvent(
         kind=kind,
         meter=state.meter,
-        period_id=period.pk,
         threshold=threshold,
         limit=state.limit,
         actor=actor,
@@ -106,6 +148,15 @@ def record(
     )
 
 
+RESET_KEY: Final = "reset:"
+"""The dedupe key of a reset is this and the closed period's key."""
+
+
+def reset_details(dedupe_key: Any, closed_by: str, used: Any) -> dict[str, Any]:
+    """Return what a reset event says beyond what all events say: values, or expressions where many are written."""
+    return {"dedupe_key": dedupe_key, "mode": str(closed_by), "previous_used": used}
+
+
 # -- delivering --------------------------------------------------------------------------------------------------------
 
 
@@ -113,45 +164,41 @@ def deliver_events(*, using: str | None = None) -> int:
     """Send what waits in the outbox, oldest first, and return how many events were sent.
 
     Call it outside of a transaction. Several may run at once: each event is sent by the one that claims it. A receiver
-    that raises is logged and stops nothing; its event counts as delivered. An event whose deliverer died is sent again
-    once its claim of one minute has run out.
+    that raises is logged and stops nothing; its event counts as delivered, as does one whose signal has no receiver.
+    An event whose deliverer died is sent again once its claim of one minute has run out.
     """
     using = using or router.db_for_write(UsageEvent)
-    delivered = 0
+    waiting = UsageEvent.objects.using(using).filter(delivered_at=None)
     # The bound is taken once, so that receivers which cause new events cannot keep this loop alive.
-    last = (
-        UsageEvent.objects.using(using).filter(delivered_at=None).order_by("-pk").values_list("pk", flat=True).first()
-    )
-    while last is not None and (batch := list(_waiting(using, timezone.now()).filter(pk__lte=last)[:BATCH])):
-        for event in batch:
-            if _claim(event, using):
-                _send(event)
-                _mark_delivered(event, using)
-                delivered += 1
+    last = waiting.order_by("-pk").values_list("pk", flat=True).first()
+    if last is None:
+        return 0
+    _pass_over_unheard(last, using)
+    delivered = 0
+    while batch := _claim(last, using):
+        delivered += _deliver(batch, using)
     return delivered
 
 
-class _Outboxes(set[str]):
-    """Aliases of the databases with something to deliver when the block ends."""
-
-    closed = False
-
-
-@contextlib.contextmanager
-def deferred_delivery() -> Iterator[set[str]]:
+class deferred_delivery:  # noqa: N801 - reads as a function in `with`
     """Hold back the deliveries that commits inside the block (also in its threads) cause.
 
     Yields the set of databases with something to deliver, for `dispatch()` once the block has ended: a request's
     receivers run when its response is ready, not between its charge and its view.
     """
-    outboxes = _Outboxes()
-    token = _deferred.set(outboxes)
-    try:
-        yield outboxes
-    finally:
-        _deferred.reset(token)
+
+    __slots__ = ("closed", "outboxes", "token")
+
+    def __enter__(self) -> set[str]:
+        self.outboxes: set[str] = set()
+        self.closed = False
+        self.token = _deferred.set(self)
+        return self.outboxes
+
+    def __exit__(self, *_: object) -> None:
+        _deferred.reset(self.token)
         # A task that the block has started keeps its context; it delivers for itself from here on.
-        outboxes.closed = True
+        self.closed = True
 
 
 def dispatch_after_commit(using: str) -> None:
@@ -168,44 +215,92 @@ def dispatch(databases: Iterable[str]) -> None:
 def _dispatch(using: str) -> None:
     """Deliver the outbox of one database now, later or elsewhere; never raise: what stays is picked up later."""
     if (deferred := _deferred.get()) is not None and not deferred.closed:
-        deferred.add(using)
+        deferred.outboxes.add(using)
         return
     try:
         if usage_settings.EVENT_DISPATCH == EventDispatch.CELERY:
             # By its path: only tasks.py knows Celery.
-            import_string("usage_tracking.tasks.deliver_usage_events").delay(using=using)
+            deliver = import_string("usage_tracking.tasks.deliver_usage_events")
+            deliver.apply_async(kwargs={"using": using}, retry_policy=AT_ONCE)
         else:
             deliver_events(using=using)
     except Exception:
         logger.exception("Usage events could not be delivered; they wait in the outbox for the next delivery.")
 
 
-def _waiting(using: str, now: datetime) -> QuerySet[UsageEvent]:
+def _waiting(using: str, now: datetime, last: int) -> QuerySet[UsageEvent]:
     free = Q(claimed_until=None) | Q(claimed_until__lte=now)
-    # With the actor: looked up later, the host's router might send the query to a replica.
-    return UsageEvent.objects.using(using).select_related("actor").filter(free, delivered_at=None).order_by("pk")
+    return UsageEvent.objects.using(using).filter(free, delivered_at=None, pk__lte=last)
 
 
 @retried
-def _claim(event: UsageEvent, using: str) -> bool:
-    now = timezone.now()
-    return bool(_waiting(using, now).order_by().filter(pk=event.pk).update(claimed_until=now + CLAIM))
+def _pass_over_unheard(last: int, using: str) -> None:
+    """Mark as delivered, in one statement, what nobody listens to."""
+    sender = get_organization_model()
+    unheard = [kind for kind, signal in SIGNALS.items() if not signal.has_listeners(sender)]
+    if unheard:
+        now = timezone.now()
+        _waiting(using, now, last).filter(kind__in=unheard).update(delivered_at=now)
 
 
 @retried
-def _mark_delivered(event: UsageEvent, using: str) -> None:
-    UsageEvent.objects.using(using).filter(pk=event.pk).update(delivered_at=timezone.now())
+def _claim(last: int, using: str) -> list[UsageEvent]:
+    """Claim the oldest events that are free, at most BATCH, and return them: nobody else sends them for a minute."""
+    with transaction.atomic(using=using):
+        now = timezone.now()
+        # Not skipping what is locked: the ledger locks events too, for a moment, and will not deliver them.
+        free = locking(_waiting(using, now, last).order_by("pk"))
+        keys = list(free.values_list("pk", flat=True)[:BATCH])
+        if not keys:
+            return []
+        ours = UsageEvent.objects.using(using).filter(pk__in=keys)
+        ours.update(claimed_until=now + CLAIM)
+        # With the actor: looked up later, the host's router might send the query to a replica.
+        return list(ours.select_related("actor").order_by("pk"))
 
 
-def _send(event: UsageEvent) -> None:
-    organization_model = get_organization_model()
-    organization = organization_model._base_manager.using(event._state.db or DEFAULT_DB_ALIAS).filter(
-        pk=event.organization_id
-    )
+def _deliver(events: list[UsageEvent], using: str) -> int:
+    """Send claimed events and mark them delivered; return how many were sent.
+
+    A slow receiver does not outlast the claim of the others: past PATIENCE what is left is given back to the outbox.
+    """
+    began = timezone.now()
+    organizations = _organizations(using).in_bulk({event.organization_id for event in events})
+    sent, settled = 0, []
+    try:
+        for event in events:
+            # A second event of an organization asks again: receivers of the first may have changed or deleted it.
+            organization = organizations.pop(event.organization_id, None)
+            organization = organization or _organizations(using).filter(pk=event.organization_id).first()
+            if organization is not None:  # else there is nobody left to tell about
+                _send(event, organization)
+                sent += 1
+            settled.append(event.pk)
+            if timezone.now() - began >= PATIENCE:
+                break
+    finally:  # also when the process is asked to stop
+        _settle(settled, events, using)
+    return sent
+
+
+@retried
+def _settle(delivered: list[int], claimed: list[UsageEvent], using: str) -> None:
+    rows = UsageEvent.objects.using(using)
+    rows.filter(pk__in=delivered).update(delivered_at=timezone.now())
+    if left := [event.pk for event in claimed[len(delivered) :]]:
+        # Unless the claim has run out meanwhile and somebody else has them.
+        rows.filter(pk__in=left, claimed_until=claimed[0].claimed_until).update(claimed_until=None)
+
+
+def _organizations(using: str) -> QuerySet[UsageTrackedOrganization]:
+    return get_organization_model()._base_manager.using(using)
+
+
+def _send(event: UsageEvent, organization: UsageTrackedOrganization) -> None:
     data = dict(event.data)
     start, end = data.pop("period_start"), data.pop("period_end")
     arguments = {
-        "organization": organization.first(),
+        "organization": organization,
         "meter": event.meter,
         "plan": data.pop("plan"),
         "used": data["used"],
@@ -217,9 +312,7 @@ def _send(event: UsageEvent) -> None:
     }
     if event.kind == Kind.LIMITS_UPDATED:
         arguments |= {"actor": event.actor, "reason": event.reason}
-    if arguments["organization"] is None:
-        return  # deleted since: there is nobody left to tell about
-    for receiver, answer in SIGNALS[event.kind].send_robust(organization_model, **arguments):
+    for receiver, answer in SIGNALS[event.kind].send_robust(get_organization_model(), **arguments):
         if isinstance(answer, Exception):
             logger.error(
                 "The receiver %r of the usage event %s (%s) raised.", receiver, event.pk, event.kind, exc_info=answer

@@ -15,7 +15,7 @@ from usage_tracking.periods import FIRST_YEAR, Bucket, Calendar, ResetPeriod
 from usage_tracking.plans import meter_named, sources_of
 from usage_tracking.quotas import DEFAULT_METER
 
-__all__ = ["HistoryBucket", "HistoryPoint", "histories_of", "history_of"]
+__all__ = ["HistoryBucket", "HistoryPoint", "histories_of", "history_of", "spans_between"]
 
 HistoryBucket = Literal["hour", "day", "week", "month"]
 """What one point covers."""
@@ -76,20 +76,7 @@ def histories_of(
     """
     described = [meter_named(meter) for meter in (usage_settings.METERS if meters is None else meters)]
     zone = sources_of(organization, meter_named(DEFAULT_METER)).time_zone.value
-    calendar = _history_calendar(bucket, zone)
-    until = instant(now) if until is None else instant(until, field="until")
-    if since is None:
-        steps, field = (DEFAULT_POINTS, "until") if last is None else (_checked_last(last), "last")
-        since = _steps_back(calendar, until, steps, field=field)
-    elif last is None:
-        since = instant(since, field="since")
-    else:
-        message = "last and since both say where the history begins; give one of them."
-        raise InvalidInput(message, field="last")
-    if since > until:
-        message = f"since ({since.isoformat()}) must not be after until ({until.isoformat()})."
-        raise InvalidInput(message, field="since")
-    spans = _spans(calendar, since, until)
+    spans = spans_between(since, until, bucket, zone, last=last, now=now)
     starts = [start for start, _ in spans]
     counts = {meter.name: [[0, 0] for _ in spans] for meter in described}
     for meter, start, used, refused in _stored(organization, counts, starts[0], spans[-1][1]):
@@ -103,6 +90,32 @@ def histories_of(
         ]
         for meter, points in counts.items()
     }
+
+
+def spans_between(
+    since: datetime | None,
+    until: datetime | None,
+    bucket: str,
+    zone: ZoneInfo,
+    *,
+    last: int | None = None,
+    now: datetime | None = None,
+) -> list[tuple[datetime, datetime]]:
+    """Return start and end of each point that `history_of` tells of a range. Raises like it; reads nothing."""
+    calendar = _history_calendar(bucket, zone)
+    until = instant(now) if until is None else instant(until, field="until")
+    if since is None:
+        steps, field = (DEFAULT_POINTS, "until") if last is None else (_checked_last(last), "last")
+        since = _steps_back(calendar, until, steps, field=field)
+    elif last is None:
+        since = instant(since, field="since")
+    else:
+        message = "last and since both say where the history begins; give one of them."
+        raise InvalidInput(message, field="last")
+    if since > until:
+        message = f"since ({since.isoformat()}) must not be after until ({until.isoformat()})."
+        raise InvalidInput(message, field="since")
+    return _spans(calendar, since, until)
 
 
 def _history_calendar(bucket: str, zone: ZoneInfo) -> Calendar:

@@ -12,13 +12,13 @@ from functools import partial
 from itertools import groupby
 from typing import Any, Final
 
-from django.db import connections, router, transaction
+from django.db import router, transaction
 from django.db.models import F, Model, QuerySet
 from django.utils import timezone
 
 from usage_tracking import events, refusals
 from usage_tracking.conf import usage_settings
-from usage_tracking.databases import home_of
+from usage_tracking.databases import home_of, locking
 from usage_tracking.exceptions import InvalidAmount, InvalidInput, OrganizationGone
 from usage_tracking.models import (
     UsageEvent,
@@ -33,13 +33,17 @@ from usage_tracking.quotas import MAX_AMOUNT, Charge, Enforcement, Usage, crosse
 
 __all__ = [
     "Ledger",
+    "bucket_of",
+    "closing_of",
     "database_of",
     "delete_usage",
     "instant",
     "is_governed_by",
     "key_of",
     "lock_organization",
+    "lock_organizations",
     "locked",
+    "opened",
     "stored_organization",
     "usage_from",
 ]
@@ -84,12 +88,12 @@ def lock_organization(key: object, using: str) -> UsageTrackedOrganization:
 
     Raises OrganizationGone if it has been deleted.
     """
-    return _found(_lock_row(get_organization_model(), key, using), key)
+    return _found(locking(_organizations(using).filter(pk=key)).first(), key)
 
 
 def stored_organization(key: object, using: str) -> UsageTrackedOrganization:
     """Return the organization as it is stored now, unlocked. Raises OrganizationGone if it has been deleted."""
-    return _found(get_organization_model()._base_manager.using(using).filter(pk=key).first(), key)
+    return _found(_organizations(using).filter(pk=key).first(), key)
 
 
 def _found(organization: UsageTrackedOrganization | None, key: object) -> UsageTrackedOrganization:
@@ -97,6 +101,15 @@ def _found(organization: UsageTrackedOrganization | None, key: object) -> UsageT
         message = f"{get_organization_model()._meta.verbose_name} {key} was deleted; its usage is gone with it."
         raise OrganizationGone(message)
     return organization
+
+
+def lock_organizations(keys: Iterable[object], using: str) -> list[UsageTrackedOrganization]:
+    """Lock the rows of many organizations, in the order of their keys, but for those that somebody else has locked.
+
+    Where the database cannot skip these, they are waited for.
+    """
+    rows = _organizations(using).filter(pk__in=list(keys)).order_by("pk")
+    return list(locking(rows, skip_locked=True))
 
 
 @contextmanager
@@ -168,28 +181,14 @@ class Ledger:
     def _close_bucket(self, end: datetime) -> None:
         """Write the open bucket into history as [bucket_start, end) and open the one that contains `now`."""
         row = self.row
-        used, refused = row.used - row.used_before_bucket, row.refused - row.refused_before_bucket
-        if used or refused:
-            UsageHistory.objects.using(self.using).create(
-                organization_id=row.organization_id,
-                meter=row.meter,
-                period=row,
-                start=row.bucket_start,
-                end=end,
-                used=used,
-                refused=refused,
-            )
+        bucket = UsageHistory(**bucket_of(row, end))
+        if bucket.used or bucket.refused:
+            bucket.save(using=self.using)
         row.used_before_bucket, row.refused_before_bucket = row.used, row.refused
         # What comes after the period's end must be told apart from it, also where that is no boundary any more.
-        row.bucket_start = self._floor(max(end, row.end) if row.end and row.has_ended(self.now) else end)
+        earliest = max(end, row.end) if row.end and row.has_ended(self.now) else end
+        row.bucket_start = self.terms.bucket_start_at(self.now, earliest)
         row.checkpoint_at = self.terms.bucket_end_after(self.now)
-
-    def _floor(self, earliest: datetime) -> datetime:
-        """Return where the bucket that contains `now` begins if nothing happened since `earliest`."""
-        start = self.terms.buckets.period_at(self.now).start
-        if self.terms.reset_mode != ResetMode.MANUAL:
-            start = max(start, self.terms.calendar.period_at(self.now).start)
-        return max(start, earliest)
 
     def _close_period(self) -> None:
         """Close the expired row and open the period that contains `now`.
@@ -229,10 +228,10 @@ class Ledger:
         late = self.row.history.using(self.using).filter(start__gte=ended).order_by("start") if self.row.pk else []
         intervals = [
             (interval, list(rows))
-            for interval, rows in groupby(late, key=lambda row: self._interval_at(row.start, ended))
+            for interval, rows in groupby(late, key=lambda row: self.terms.interval_at(row.start, ended))
         ]
         carried = intervals.pop()[1] if intervals and self.now in intervals[-1][0] else []
-        current = self._interval_at(self.now, intervals[-1][1][-1].end if intervals else ended)
+        current = self.terms.interval_at(self.now, intervals[-1][1][-1].end if intervals else ended)
         return [*intervals, (current, carried)]
 
     def close_now(self) -> None:
@@ -246,39 +245,20 @@ class Ledger:
         self.row = self._open(Period(self.now, self.terms.end_after(self.now)))
         self.row.save(using=self.using)
 
-    def _interval_at(self, instant: datetime, earliest: datetime) -> Period:
-        """Return the interval that contains `instant`, cut where the closing period ends."""
-        if self.terms.reset_mode == ResetMode.MANUAL:
-            return Period(earliest, None)
-        interval = self.terms.calendar.period_at(instant)
-        return Period(max(interval.start, earliest), interval.end)
-
     def _open(self, period: Period) -> UsagePeriod:
-        start = self._floor(period.start)
-        return UsagePeriod(
-            organization_id=self.organization.pk,
-            meter=self.terms.meter,
-            start=period.start,
-            end=period.end,
-            limit=self.terms.limit,
-            enforcement=self.terms.enforcement,
-            reset_mode=self.terms.reset_mode,
-            bucket_start=start,
-            checkpoint_at=self.terms.bucket_end_after(max(self.now, start)),
-            checkpoint_used=0,
-        )
+        row = opened(self.terms, period, self.now)
+        row.organization_id = self.organization.pk
+        return row
 
     def _close(self, row: UsagePeriod, closed_by: ResetMode) -> None:
-        row.is_open = None
-        row.closed_at, row.closed_by = self.now, closed_by
-        row.used_before_bucket, row.refused_before_bucket = row.used, row.refused
+        for name, value in closing_of(row, closed_by, self.now).items():
+            setattr(row, name, value)
         row.save(using=self.using)
         self.closed.append(row)
 
     def _insert_closed(self, start: datetime, end: datetime, history: list[UsageHistory]) -> None:
         period, old = self._open(Period(start, end)), self.row
         period.limit, period.enforcement, period.reset_mode = old.limit, old.enforcement, old.reset_mode
-        period.bucket_start = period.checkpoint_at = end
         period.used, period.refused = _totals(history)
         self._close(period, self.visitor)
         self._move(history, period)
@@ -414,19 +394,11 @@ class Ledger:
         """Write the row, its new rails and the events; what this process remembers of refusals is void after it."""
         row = self.row
         self.count_refusals()
-        row.checkpoint_used = next_checkpoint(
-            row.used, row.limit, Enforcement(row.enforcement), usage_settings.THRESHOLDS
-        )
+        row.checkpoint_used = _amount_rail(row)
         row.save(using=self.using)
         for closed in self.closed:
-            self.record(
-                UsageEvent.Kind.RESET,
-                period=closed,
-                dedupe_key=f"reset:{closed.pk}",
-                mode=str(closed.closed_by),
-                previous_used=closed.used,
-                **self._closing_details,
-            )
+            details = events.reset_details(f"{events.RESET_KEY}{closed.pk}", closed.closed_by, closed.used)
+            self.record(UsageEvent.Kind.RESET, period=closed, **details, **self._closing_details)
         self._announce()
         transaction.on_commit(partial(refusals.forget, self.key), using=self.using)
 
@@ -443,11 +415,12 @@ class Ledger:
         keys = {f"threshold:{row.pk}:{row.limit}:{percent}": percent for percent in due}
         if not keys:
             return
-        # A locking read: under REPEATABLE READ a plain one may be older than our lock.
+        # A locking read: under REPEATABLE READ a plain one may be older than our lock. In the order of deliveries.
         told = set(
             UsageEvent.objects.using(self.using)
             .select_for_update()
             .filter(dedupe_key__in=keys)
+            .order_by("pk")
             .values_list("dedupe_key", flat=True)
         )
         for key, percent in keys.items():
@@ -459,6 +432,59 @@ class Ledger:
         return UsagePeriod.objects.using(self.using).filter(
             organization_id=self.organization.pk, meter=self.terms.meter
         )
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def bucket_of(row: Any, end: Any) -> dict[str, Any]:
+    """Return what history keeps of a row's open bucket, which ends at `end`.
+
+    The row is a UsagePeriod or, where many are written at once, its columns as expressions; so are the values.
+    """
+    return {
+        "organization_id": row.organization_id,
+        "meter": row.meter,
+        "period_id": row.pk,
+        "start": row.bucket_start,
+        "end": end,
+        "used": row.used - row.used_before_bucket,
+        "refused": row.refused - row.refused_before_bucket,
+    }
+
+
+def closing_of(row: Any, closed_by: ResetMode, now: datetime) -> dict[str, Any]:
+    """Return what changes in a row that is closed, all its buckets being history: as in `bucket_of`."""
+    return {
+        "is_open": None,
+        "closed_at": now,
+        "closed_by": closed_by,
+        "bucket_start": row.end,
+        "checkpoint_at": row.end,
+        "used_before_bucket": row.used,
+        "refused_before_bucket": row.refused,
+    }
+
+
+def opened(terms: Terms, period: Period, now: datetime) -> UsagePeriod:
+    """Return the row that is open from now on, with nothing used; nobody's yet and not saved."""
+    start = terms.bucket_start_at(now, period.start)
+    row = UsagePeriod(
+        meter=terms.meter,
+        start=period.start,
+        end=period.end,
+        limit=terms.limit,
+        enforcement=terms.enforcement,
+        reset_mode=terms.reset_mode,
+        bucket_start=start,
+        checkpoint_at=terms.bucket_end_after(max(now, start)),
+    )
+    row.checkpoint_used = _amount_rail(row)
+    return row
+
+
+def _amount_rail(row: UsagePeriod) -> int:
+    return next_checkpoint(row.used, row.limit, Enforcement(row.enforcement), usage_settings.THRESHOLDS)
 
 
 def _totals(history: Iterable[UsageHistory]) -> tuple[int, int]:
@@ -488,19 +514,10 @@ def is_governed_by(row: UsagePeriod, terms: Terms, now: datetime) -> bool:
 
 def delete_usage(*, instance: Model, using: str, **_: Any) -> None:
     """Receiver of `pre_delete`: remove all usage of an organization under its lock, in the deleting transaction."""
-    _lock_row(type(instance), instance.pk, using)
+    locking(type(instance)._base_manager.using(using).filter(pk=instance.pk)).first()
     for model in (UsageEvent, UsageHistory, UsagePeriod):
         model._base_manager.using(using).filter(organization_id=instance.pk).delete()
 
 
-def _lock_row(model: type[Model], pk: object, using: str) -> Any:
-    """Lock one row until the transaction ends; return it as it is now, or None if it is gone."""
-    rows: QuerySet[Any] = model._base_manager.using(using).filter(pk=pk)
-    features = connections[using].features
-    if features.has_select_for_update:
-        # NO KEY: other tables' foreign keys to this row need not wait for us.
-        return rows.select_for_update(no_key=features.has_select_for_no_key_update).first()
-    # SQLite has one lock for all, and only a transaction that begins with a write gets in line for it.
-    key = model._meta.pk.name
-    rows.update(**{key: F(key)})
-    return rows.first()
+def _organizations(using: str) -> QuerySet[UsageTrackedOrganization]:
+    return get_organization_model()._base_manager.using(using)

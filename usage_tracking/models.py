@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.signals import setting_changed
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
@@ -48,20 +49,22 @@ def _organization_label() -> str:
     return label
 
 
+@cache  # asked several times per request
 def get_organization_model() -> type["UsageTrackedOrganization"]:
     """Return the host's organization model. Raises ImproperlyConfigured when the setting names none."""
-    label = getattr(settings, ORGANIZATION_SETTING, None)
-    return _model_labelled(label if isinstance(label, str) else _organization_label())
-
-
-@cache  # asked several times per request; a model never changes under its label
-def _model_labelled(label: str) -> type["UsageTrackedOrganization"]:
-    _organization_label()
+    label = _organization_label()
     try:
         return apps.get_model(label, require_ready=False)
     except LookupError as error:
         message = f"{ORGANIZATION_SETTING} refers to the model {label!r}, which is not installed."
         raise ImproperlyConfigured(message) from error
+
+
+def _forget_organization_model(**_: Any) -> None:
+    get_organization_model.cache_clear()
+
+
+setting_changed.connect(_forget_organization_model, dispatch_uid="usage_tracking.models")
 
 
 # -- what may be stored on an organization -----------------------------------------------------------------------------
@@ -435,7 +438,8 @@ class UsageEvent(models.Model):
         verbose_name = _("usage event")
         verbose_name_plural = _("usage events")
         indexes = [
-            models.Index(fields=["delivered_at", "claimed_until"], name="usage_event_outbox"),
+            # What waits, oldest first; a claim writes to no index.
+            models.Index(fields=["delivered_at", "id"], name="usage_event_outbox"),
             models.Index(fields=["organization", "created_at"], name="usage_event_audit"),
         ]
 

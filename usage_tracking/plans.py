@@ -5,7 +5,7 @@ it is logged and the next source holds instead. Values on their way in are refus
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -26,7 +26,18 @@ from usage_tracking.periods import (
 )
 from usage_tracking.quotas import Enforcement, validate_limit
 
-__all__ = ["Explanation", "Plan", "Sourced", "Terms", "meter_named", "plan_named", "plan_of", "sources_of", "terms_of"]
+__all__ = [
+    "Explanation",
+    "Plan",
+    "Sourced",
+    "Terms",
+    "basis_of",
+    "meter_named",
+    "plan_named",
+    "plan_of",
+    "sources_of",
+    "terms_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +83,20 @@ class Terms:
     def end_after(self, now: datetime) -> datetime | None:
         """Return the first period boundary after `now`; None under manual reset."""
         return None if self.reset_mode == ResetMode.MANUAL else self.calendar.next_boundary(now)
+
+    def interval_at(self, instant: datetime, earliest: datetime) -> Period:
+        """Return the period that contains `instant`, cut at `earliest`: where the one before it ended."""
+        if self.reset_mode == ResetMode.MANUAL:
+            return Period(earliest, None)
+        interval = self.calendar.period_at(instant)
+        return Period(max(interval.start, earliest), interval.end)
+
+    def bucket_start_at(self, now: datetime, earliest: datetime) -> datetime:
+        """Return where the bucket that contains `now` begins if nothing happened since `earliest`."""
+        start = self.buckets.period_at(now).start
+        if self.reset_mode != ResetMode.MANUAL:
+            start = max(start, self.calendar.period_at(now).start)
+        return max(start, earliest)
 
     def bucket_end_after(self, now: datetime) -> datetime:
         """Return where a bucket that is open at `now` ends: no bucket lies in two periods."""
@@ -194,6 +219,19 @@ def terms_of(organization: UsageTrackedOrganization, meter: Meter) -> Terms:
         reset_mode=sources.reset_mode.value,
         calendar=Calendar(sources.reset_period.value, sources.anchor.value, zone),
         buckets=bucket_calendar(bucket, zone),
+    )
+
+
+def basis_of(organization: UsageTrackedOrganization) -> Hashable:
+    """Return all that the terms of an organization's meters come from: organizations that agree in it share them."""
+    return (
+        organization.get_usage_plan(),
+        repr(organization.usage_limits),
+        organization.usage_enforcement,
+        organization.usage_reset_mode,
+        organization.usage_reset_period,
+        organization.usage_anchor,
+        organization.usage_time_zone,
     )
 
 

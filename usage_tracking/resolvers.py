@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
+from functools import lru_cache, partial
 from types import NoneType
 from typing import Any, Final
 
@@ -83,7 +83,7 @@ def resolve_organization(request: Any) -> UsageTrackedOrganization | None:
     Raises InvalidInput when it is neither a saved organization nor None, and whatever the resolver raises.
     """
     resolver = usage_settings.ORGANIZATION_RESOLVER
-    return _checked(async_to_sync(resolver)(request) if iscoroutinefunction(resolver) else resolver(request))
+    return _checked(async_to_sync(resolver)(request) if _is_async(resolver) else resolver(request))
 
 
 async def prepare_resolver(request: Any) -> Callable[[], UsageTrackedOrganization | None]:
@@ -94,7 +94,7 @@ async def prepare_resolver(request: Any) -> Callable[[], UsageTrackedOrganizatio
     answered: Future[Any] = Future()
     try:
         resolver = usage_settings.ORGANIZATION_RESOLVER
-        if not iscoroutinefunction(resolver):
+        if not _is_async(resolver):
             return partial(resolve_organization, request)
         answered.set_result(await resolver(request))
     except Exception as error:  # noqa: BLE001 - raised by the call
@@ -104,6 +104,8 @@ async def prepare_resolver(request: Any) -> Callable[[], UsageTrackedOrganizatio
 
 
 aset_active_organization = sync_to_async(set_active_organization)
+
+_is_async = lru_cache(maxsize=16)(iscoroutinefunction)  # a look at the function's code costs more than the rest
 
 
 def _checked(answer: Any) -> UsageTrackedOrganization | None:

@@ -4,8 +4,9 @@ Each takes a queryset of organizations and narrows it down or sorts it, by what 
 lazy period that has ended counts for nothing. All are one query, with a subquery on the open periods.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from django.db.models import Case, Exists, F, FloatField, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.db.models.functions import Cast, Coalesce
@@ -16,9 +17,20 @@ from usage_tracking.models import UsagePeriod
 from usage_tracking.periods import ResetMode
 from usage_tracking.quotas import DEFAULT_METER
 
-__all__ = ["by_percentage", "by_used", "exceeded", "expired", "in_reset_mode", "near_limit", "on_plan"]
+__all__ = [
+    "by_percentage",
+    "by_used",
+    "exceeded",
+    "expired",
+    "in_batches",
+    "in_reset_mode",
+    "near_limit",
+    "on_plan",
+]
 
 Organizations = QuerySet[Any]
+
+BATCH: Final = 500
 
 USED_UP = Q(used__gte=F("limit"))
 """Also at limit 0, where nothing is allowed; never when unlimited."""
@@ -52,6 +64,15 @@ def on_plan(organizations: Organizations, plan: str) -> Organizations:
 def in_reset_mode(organizations: Organizations, mode: ResetMode) -> Organizations:
     """Return those that are reset in this mode; those that name none are in RESET_MODE."""
     return organizations.filter(_says("usage_reset_mode", mode, usage_settings.RESET_MODE))
+
+
+def in_batches(organizations: Organizations) -> Iterator[list[Any]]:
+    """Yield the organizations by their key, so many at a time that a million of them fit into memory."""
+    ordered = organizations.order_by("pk")
+    batch = list(ordered[:BATCH])
+    while batch:
+        yield batch
+        batch = list(ordered.filter(pk__gt=batch[-1].pk)[:BATCH])
 
 
 def by_used(

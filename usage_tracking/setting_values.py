@@ -27,6 +27,9 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 SETTING: Final = "USAGE_TRACKING"
 
+MAX_DAYS: Final = 36_500
+"""A hundred years: so far back that no calendar overflows."""
+
 METER_NAME_LENGTH: Final = 64
 METER_NAME: Final = re.compile(rf"[a-z][a-z0-9_-]{{0,{METER_NAME_LENGTH - 1}}}")
 """It appears in header fields (RFC 9651 strings), URLs and JSON keys: nothing to escape anywhere."""
@@ -57,8 +60,10 @@ class Meter:
     """A named counted quantity, as the METERS setting describes it."""
 
     name: str
-    label: str
-    unit: str
+    label: str | Promise
+    """A string, or a lazy translation of one: in the language of whoever asks."""
+    unit: str | Promise
+    """As `label`."""
     default_limit: int | None
 
 
@@ -139,6 +144,13 @@ def limit(key: str, value: object) -> int | None:
         raise SettingError(key, f"cannot be used: {error}") from error
 
 
+def days(key: str, value: object) -> int | None:
+    """A number of days that a calendar can go back, or None."""
+    if value is not None and (type(value) is not int or not 1 <= value <= MAX_DAYS):
+        raise SettingError(key, f"must be None or a whole number from 1 to {MAX_DAYS}, not {value!r}.")
+    return value
+
+
 def threshold(key: str, value: object) -> int:
     """A percentage that can be announced."""
     if type(value) is not int or not 1 <= value <= 1000 or value == 100:
@@ -212,8 +224,7 @@ def _meter(key: str, name: object, description: object, defaults: Mapping[str, A
     )
 
 
-def _text(key: str, value: object) -> str:
-    # A lazy translation is one, in the language of whoever asks.
+def _text(key: str, value: object) -> str | Promise:
     if not isinstance(value, str | Promise):
         raise SettingError(key, f"must be a string, not {value!r}.")
-    return str(value)
+    return value

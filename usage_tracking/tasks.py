@@ -3,9 +3,10 @@
 from celery import shared_task
 
 from usage_tracking.events import deliver_events
+from usage_tracking.pruning import prune_history
 from usage_tracking.resets import reset_expired
 
-__all__ = ["deliver_usage_events", "reset_expired_usage"]
+__all__ = ["deliver_usage_events", "prune_usage_history", "reset_expired_usage"]
 
 
 @shared_task(name="usage_tracking.reset_expired_usage", ignore_result=True)
@@ -18,3 +19,9 @@ def reset_expired_usage() -> int:
 def deliver_usage_events(using: str | None = None) -> int:
     """Deliver what waits in the outbox; return how many events were sent."""
     return deliver_events(using=using)
+
+
+@shared_task(name="usage_tracking.prune_usage_history", ignore_result=True)
+def prune_usage_history() -> int:
+    """Delete history that is older than HISTORY_RETENTION_DAYS; return how many rows were deleted."""
+    return prune_history().rows

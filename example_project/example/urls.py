@@ -1,4 +1,4 @@
-"""The site: pages, logging in and out, the admin, the API that is counted, and the API that tells what it counted."""
+"""The site: pages, logging in and out, the admin, the API that is counted, and the one that tells the count."""
 
 from django.contrib import admin
 from django.urls import include, path

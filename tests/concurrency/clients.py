@@ -6,8 +6,10 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from tests.concurrency.books import unbalanced
+from usage_tracking import resets
 from usage_tracking.entitlements import update_limits
 from usage_tracking.exceptions import OrganizationGone
 from usage_tracking.metering import adjust, consume, give_back, refund, usage_of
@@ -109,6 +111,13 @@ def reset_at(pk: object, moments: Iterable[datetime]) -> None:
 def run_job(moments: Iterable[datetime]) -> list[ResetReport]:
     """Run the scheduled reset of all organizations at each moment."""
     return [reset_expired(now=now) for now in moments]
+
+
+def run_job_in_batches(now: datetime, size: int, organizations: list[object] | None = None) -> ResetReport:
+    """Run the scheduled reset with batches of another size, of all organizations or of those with these keys."""
+    rows = None if organizations is None else get_organization_model()._base_manager.filter(pk__in=organizations)
+    with patch.object(resets, "BATCH", size):
+        return reset_expired(now, rows)
 
 
 def watch(times: int) -> list[str]:

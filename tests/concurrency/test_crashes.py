@@ -103,12 +103,13 @@ def test_killed_at_any_statement(crowd, notebook, prepare, action):
     assert [state for state in states if state not in (before, after)] == []
 
 
-def test_dead_deliverer_keeps_its_claim_for_a_minute(crowd, freeze, notebook):
+def test_dead_deliverer_keeps_its_claim_for_a_minute(crowd, freeze, notebook, tmp_path):
     """An event whose deliverer was killed waits for the claim to run out, and is then told by whoever comes next."""
     for statements in count():
         organization = used_before()
         action = partial(act, "consume", {"amount": 1, "now": NOW}, organization.pk)
-        assert not crowd.survives(action, statements=statements), "No statement of this request claims an event."
+        survived = crowd.survives(action, statements=statements, notebook=tmp_path / "of the dead")
+        assert not survived, "No statement of this request claims an event."
         if claimed := UsageEvent.objects.exclude(claimed_until=None):
             break
         UsageEvent.objects.all().delete()

@@ -8,7 +8,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, UnsupportedMediaType
 from rest_framework.request import Request
 
 from usage_tracking.conf import usage_settings
@@ -32,7 +32,7 @@ class APIKeyAuthentication(BaseAuthentication):
         """Return (nobody, API_KEY) for a right key, None without a key. Raises AuthenticationFailed for a wrong one."""
         scheme, _space, key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != SCHEME:
-            body = request.data
+            body = _body_of(request)
             if not isinstance(body, Mapping) or body.get("apiKey") is None:
                 return None
             key = body["apiKey"] if isinstance(body["apiKey"], str) else ""
@@ -43,6 +43,14 @@ class APIKeyAuthentication(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002 - DRF's signature
         """Return what WWW-Authenticate says in a 401."""
         return 'Bearer realm="usage"'
+
+
+@sensitive_variables()
+def _body_of(request: Request) -> Any:
+    try:
+        return request.data
+    except UnsupportedMediaType:
+        return None  # a form is no place for a key
 
 
 @sensitive_variables()

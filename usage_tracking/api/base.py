@@ -58,6 +58,8 @@ class UsageAPIView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Refuse parameters that would be ignored: a misspelt filter must not show everything."""
         super().initial(request, *args, **kwargs)
+        if request.method not in self.allowed_methods:
+            return  # that is told first
         known = [*self.parameters, *filter(None, [api_settings.URL_FORMAT_OVERRIDE])]
         if unknown := [name for name in request.query_params if name not in known]:
             raise ValidationError({name: [_("There is no such parameter.") + nearest(name, known)] for name in unknown})

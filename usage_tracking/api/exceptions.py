@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from django.core.exceptions import RequestDataTooBig
 from django.http import Http404
 from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import APIException, NotFound, ValidationError
@@ -61,6 +62,8 @@ def problem_handler(error: Exception, context: dict[str, Any]) -> Response | Non
         error = ValidationError({error.field: [str(error)]})
     elif isinstance(error, OrganizationGone | Http404):
         error = NotFound()  # whatever it says: nobody is told what might have been there
+    elif isinstance(error, RequestDataTooBig):
+        error = ContentTooLarge()
     response: Response | None = exception_handler(error, context)
     if response is not None:
         response.data = _problem(error, response)
@@ -81,7 +84,8 @@ def _flat(detail: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield (field, message) of nested errors; a nested field is `limits.api`."""
     if isinstance(detail, Mapping):
         for name, inner in detail.items():
-            own = "" if name == api_settings.NON_FIELD_ERRORS_KEY else str(name)
+            # A place in a list is no field.
+            own = "" if isinstance(name, int) or name == api_settings.NON_FIELD_ERRORS_KEY else str(name)
             yield from _flat(inner, ".".join(filter(None, (path, own))))
     elif isinstance(detail, list):
         for inner in detail:

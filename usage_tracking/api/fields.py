@@ -23,6 +23,7 @@ __all__ = [
     "KeyField",
     "LimitsField",
     "MeterField",
+    "MomentField",
     "PlanField",
     "StrictSerializer",
     "TextField",
@@ -31,6 +32,7 @@ __all__ = [
 
 LIMIT_SCHEMA = {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_AMOUNT}
 FEATURE_SCHEMA = {"type": ["boolean", "string", "number"]}
+MOMENT_SCHEMA = {"oneOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -77,18 +79,27 @@ class PlanField(TextField):
         return name
 
 
-class AnchorField(TextField):
-    """Where periods are stepped from."""
+@extend_schema_field(MOMENT_SCHEMA)
+class MomentField(TextField):
+    """A date, a wall time or an instant, in ISO 8601."""
 
     def to_internal_value(self, data: Any) -> str:
         """Return it as it is. Raises ValidationError."""
-        anchor = super().to_internal_value(data)
+        moment = super().to_internal_value(data)
         try:
-            parse_anchor(anchor)
+            parse_anchor(moment)
         except ValueError as error:
-            message = _("Must be a date or time in ISO 8601 from 1900 to 2200, such as 2001-01-31 or 2001-01-31T09:00.")
+            message = _("Must be a date or time in ISO 8601 from 1900 to 2200, such as 2026-01-31 or 2026-01-31T09:00.")
             raise ValidationError(message) from error
-        return anchor
+        return moment
+
+
+@extend_schema_field({"oneOf": [*MOMENT_SCHEMA["oneOf"], {"type": "string", "const": ""}]})
+class AnchorField(MomentField):
+    """Where periods are stepped from; blank for what the settings say."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_blank=True, **kwargs)
 
 
 class TimeZoneField(TextField):
@@ -105,14 +116,6 @@ class TimeZoneField(TextField):
         return name
 
 
-@extend_schema_field(
-    {
-        "type": "object",
-        "additionalProperties": {
-            "oneOf": [LIMIT_SCHEMA, {"const": INHERIT, "type": "string", "description": "Drop the override."}]
-        },
-    }
-)
 class LimitsField(serializers.Field[Any, Any, Any, Any]):
     """Limits by meter: a whole number, null (unlimited) or "inherit" (drop the override)."""
 
@@ -139,7 +142,13 @@ class LimitsField(serializers.Field[Any, Any, Any, Any]):
         return value
 
 
-@extend_schema_field({"type": "object", "additionalProperties": FEATURE_SCHEMA})
+@extend_schema_field(
+    {
+        "type": "object",
+        "propertyNames": {"minLength": 1, "maxLength": METER_NAME_LENGTH},
+        "additionalProperties": FEATURE_SCHEMA,
+    }
+)
 class FeaturesField(serializers.Field[Any, Any, Any, Any]):
     """Features by name: true, false, a string, a number, or "inherit" (drop the override)."""
 

@@ -9,11 +9,10 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django_filters.rest_framework import DjangoFilterBackend
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
-from rest_framework.request import Request
 
 from usage_tracking import selections
+from usage_tracking.api.fields import MeterField, PlanField
 from usage_tracking.conf import usage_settings
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.models import check_plan
@@ -49,28 +48,40 @@ def _flag(label: Any, method: str) -> django_filters.Filter:
     flag = django_filters.TypedChoiceFilter(
         label=label, choices=[("true", _("Yes")), ("false", _("No"))], coerce="true".__eq__, method=method
     )
-    return extend_schema_field(OpenApiTypes.BOOL)(flag)
+    return _described(flag, {"type": ["boolean", "string"], "enum": [True, False, ""]})
+
+
+def _described(filter_: django_filters.Filter, schema: Any) -> django_filters.Filter:
+    return extend_schema_field(schema)(filter_)  # type: ignore[type-var]
 
 
 class OrganizationFilter(django_filters.FilterSet):
-    """By plan, reset mode and the state of a meter (default: any)."""
+    """By plan, reset mode and the state of a meter (default: any). Blank is not given: forms send all their fields."""
 
-    plan = django_filters.CharFilter(label=_("Plan"), method="by_plan", validators=[validate_plan])
-    reset_mode = extend_schema_field({"type": "string", "enum": [mode.value for mode in ResetMode]})(
+    plan = _described(
+        django_filters.CharFilter(label=_("Plan"), method="by_plan", validators=[validate_plan]),
+        PlanField(allow_blank=True),
+    )
+    reset_mode = _described(
         django_filters.ChoiceFilter(
             label=_("Reset mode"), choices=[(mode.value, mode.value) for mode in ResetMode], method="by_reset_mode"
-        )
+        ),
+        {"type": "string", "enum": [*(mode.value for mode in ResetMode), ""]},
     )
     near_limit = _flag(_("Near the limit, but not at it"), "by_state")
     exceeded = _flag(_("At the limit or past it"), "by_state")
     expired = _flag(_("Waiting for the scheduled reset"), "by_state")
-    meter = django_filters.CharFilter(
-        label=_("Meter that the states and the order are about"), method="unchanged", validators=[validate_meter]
+    meter = _described(
+        django_filters.CharFilter(
+            label=_("Meter that the states and the order are about"), method="unchanged", validators=[validate_meter]
+        ),
+        MeterField(allow_blank=True),
     )
-    ordering = extend_schema_field({"type": "string", "enum": ORDERINGS, "default": "id"})(
+    ordering = _described(
         django_filters.ChoiceFilter(
             label=_("Order"), choices=[(name, name) for name in ORDERINGS], method="ordered", empty_label=None
-        )
+        ),
+        {"type": "string", "enum": [*ORDERINGS, ""], "default": "id"},
     )
 
     def by_plan(self, queryset: Organizations, _name: str, value: str) -> Organizations:
@@ -106,6 +117,6 @@ class OrganizationFilter(django_filters.FilterSet):
 class UsageFilterBackend(DjangoFilterBackend):
     """Filters as the view's FilterSet says, whatever DEFAULT_FILTER_BACKENDS the host has."""
 
-    def to_html(self, request: Request, queryset: Organizations, view: Any) -> str | None:
+    def to_html(self, request: Any, queryset: Organizations, view: Any) -> str:
         """Return the form for the browsable API, if django_filters is installed as an app and so has its templates."""
         return super().to_html(request, queryset, view) if apps.is_installed("django_filters") else ""

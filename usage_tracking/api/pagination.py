@@ -24,6 +24,13 @@ class UsagePagination(PageNumberPagination):
         """Return one page. Raises ValidationError, and NotFound past the last page."""
         for name in (self.page_query_param, self.page_size_query_param):
             value = request.query_params.get(name, "1")
-            if not (value.isascii() and value.isdigit() and value.strip("0") and len(value) < 20):
+            if not (value.isascii() and value.isdigit() and value.strip("0")):
                 raise ValidationError({name: [_("Must be a whole number from 1.")]})
         return super().paginate_queryset(queryset, request, view)
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """Return the parameters as OpenAPI has them."""
+        parameters = super().get_schema_operation_parameters(view)
+        for parameter in parameters:
+            parameter["schema"]["minimum"] = 1
+        return parameters

@@ -4,7 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from django.utils.translation import gettext_lazy as _
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.extensions import (
+    OpenApiAuthenticationExtension,
+    OpenApiSerializerExtension,
+    OpenApiSerializerFieldExtension,
+)
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
@@ -17,7 +21,8 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 from usage_tracking import problems
-from usage_tracking.api.history import HISTORY_PARAMETERS
+from usage_tracking.api.fields import LIMIT_SCHEMA
+from usage_tracking.api.history import HistoryQuery
 from usage_tracking.api.serializers import (
     EventSerializer,
     HistoriesSerializer,
@@ -30,6 +35,7 @@ from usage_tracking.api.serializers import (
 )
 from usage_tracking.conf import usage_settings
 from usage_tracking.decorators import usage_of_view
+from usage_tracking.entitlements import INHERIT
 
 __all__ = [
     "add_rate_limits",
@@ -178,7 +184,7 @@ history = describe(
         ),
         **_problems(400, 401, 404),
     },
-    parameters=list(HISTORY_PARAMETERS),
+    parameters=[HistoryQuery],
 )
 events = describe("events", {200: EventSerializer(many=True), **_problems(400, 401, 403, 404)}, filters=False)
 reset = describe(
@@ -196,7 +202,7 @@ current = describe("current", {200: UsageSerializer, **_problems(400, 401, 503)}
 reset_expired = describe(
     "reset_expired",
     {200: ResetExpiredSerializer, **_problems(400, 401, 413, 415)},
-    request={"application/json": {"type": "object", "properties": {"apiKey": {"type": "string"}}}},
+    request=None,
 )
 
 
@@ -209,6 +215,59 @@ class APIKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:  # noqa: ARG002 - spectacular's signature
         """Return the security scheme."""
         return {"type": "http", "scheme": "bearer", "description": "One of API_KEYS."}
+
+
+def _blank(field: Any) -> list[str]:
+    return [""] if field.allow_blank else []
+
+
+class StrictSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+    """What refuses fields that it does not know says so."""
+
+    target_class = "usage_tracking.api.fields.StrictSerializer"
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        """Return the schema as it is, and no more."""
+        schema = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)  # noqa: SLF001 - documented
+        return {**schema, "additionalProperties": False}
+
+
+class MeterSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """Meters are those of METERS when the schema is made."""
+
+    target_class = "usage_tracking.api.fields.MeterField"
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:  # noqa: ARG002 - its signature
+        """Return the schema of a meter's name."""
+        return {"type": "string", "enum": [*usage_settings.METERS, *_blank(self.target)]}
+
+
+class PlanSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """Plans are those of PLANS when the schema is made."""
+
+    target_class = "usage_tracking.api.fields.PlanField"
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:  # noqa: ARG002 - its signature
+        """Return the schema of a plan's name."""
+        plans = dict.fromkeys([*usage_settings.PLANS, usage_settings.DEFAULT_PLAN])
+        return {"type": "string", "enum": [*plans, *_blank(self.target)]}
+
+
+class LimitsSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """The same of limits by meter."""
+
+    target_class = "usage_tracking.api.fields.LimitsField"
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:  # noqa: ARG002 - its signature
+        """Return the schema of what is stored, or of what may be changed."""
+        inherit = {"type": "string", "const": INHERIT, "description": "Drop the override."}
+        limit = {"oneOf": [LIMIT_SCHEMA, inherit]} if direction == "request" else LIMIT_SCHEMA
+        return {
+            "type": "object",
+            "properties": dict.fromkeys(usage_settings.METERS, limit),
+            "additionalProperties": False,
+        }
 
 
 # -- the host's endpoints ----------------------------------------------------------------------------------------------

@@ -239,7 +239,7 @@ class LimitsChangeSerializer(StrictSerializer):
     features = FeaturesField(required=False)
     reset_mode = serializers.ChoiceField(choices=MODES, required=False, allow_blank=True)
     reset_period = serializers.ChoiceField(choices=PERIODS, required=False, allow_blank=True)
-    anchor = AnchorField(required=False, allow_blank=True)
+    anchor = AnchorField(required=False)
     time_zone = TimeZoneField(required=False, allow_blank=True)
     enforcement = serializers.ChoiceField(choices=ENFORCEMENTS, required=False, allow_blank=True)
     reason = TextField(required=False, allow_blank=True, max_length=REASON_LENGTH)

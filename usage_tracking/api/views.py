@@ -44,13 +44,15 @@ logger = logging.getLogger(__name__)
 
 PAGE: Final = (UsagePagination.page_query_param, "page_size")
 
+ORGANIZATIONS_A_CALL: Final = 10_000
+"""So many are reset by one request, which some proxy or worker will end after a minute or less."""
+
 
 class OrganizationViewSet(UsageAPIView, GenericViewSet[Any]):
     """The organizations that a caller reaches."""
 
     lookup_url_kwarg = "id"
     lookup_value_converter = "str"
-    serializer_class: Any = UsageSerializer
     pagination_class = UsagePagination
     filter_backends = (UsageFilterBackend,)
     filterset_class = OrganizationFilter
@@ -77,6 +79,11 @@ class OrganizationViewSet(UsageAPIView, GenericViewSet[Any]):
         organization = _found(self.get_queryset(), self.kwargs[self.lookup_url_kwarg])
         self.check_object_permissions(self.request, organization)
         return organization
+
+    def get_serializer_class(self) -> Any:
+        """Return what the action takes: the browsable API has a form for it."""
+        takes = {"limits": LimitsChangeSerializer, "change_limits": LimitsChangeSerializer, "reset": ResetSerializer}
+        return takes.get(self.action, UsageSerializer)
 
     @schema.list_usage
     def list(self, request: Request) -> Response:  # noqa: ARG002 - a handler takes a request
@@ -175,8 +182,8 @@ class ResetExpiredView(UsageAPIView):
     @sensitive_variables()
     def post(self, request: Request) -> Response:  # noqa: ARG002 - a handler takes a request
         """Close every period that has ended."""
-        report = reset_expired()
-        answer = {"closed": report.closed, "organizations": report.organizations_affected, "more": bool(report.failed)}
+        report = reset_expired(limit=ORGANIZATIONS_A_CALL)
+        answer = {"closed": report.closed, "organizations": report.organizations_affected, "more": report.more}
         return Response(ResetExpiredSerializer(answer).data)
 
 

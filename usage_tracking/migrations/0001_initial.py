@@ -119,7 +119,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='usageevent',
-            index=models.Index(fields=['delivered_at', 'claimed_until'], name='usage_event_outbox'),
+            index=models.Index(fields=['delivered_at', 'id'], name='usage_event_outbox'),
         ),
         migrations.AddIndex(
             model_name='usageevent',

@@ -101,6 +101,7 @@ class Command(BaseCommand):
             "Past the limit: 429": f"-b sessionid={_session_of(AMBER)} {url}/api/forecast/",
             "A feature that the plan lacks: 403": f"-b sessionid={_session_of(FJORD)} {url}/api/export.csv",
             "Not counted": f"{url}/api/health/",
+            "What has been used": f'-H "Authorization: Token {token}" {url}/usage/current/',
         }
         for title, line in lines.items():
             self.stdout.write(f"# {title}\ncurl -i {line}\n\n")
