@@ -260,7 +260,7 @@ export interface components {
             organization: number | string;
             plan: string;
             limits: {
-                [key: string]: (number | null) | "inherit";
+                api?: number | null;
             };
             features: {
                 [key: string]: boolean | string | number;
@@ -320,6 +320,8 @@ export interface components {
                 };
             };
         };
+        /** @enum {string} */
+        MeterEnum: "api";
         /** @description What was used of one meter in its open period. */
         MeterUsage: {
             used: number;
@@ -370,19 +372,21 @@ export interface components {
         /** @description What to change. What is left out stays; "" says: as the plan, else the settings, say. */
         PatchedLimitsChange: {
             limits?: {
-                [key: string]: (number | null) | "inherit";
+                api?: (number | null) | "inherit";
             };
-            plan?: string;
+            plan?: components["schemas"]["PlanEnum"] | components["schemas"]["BlankEnum"];
             features?: {
                 [key: string]: boolean | string | number;
             };
             reset_mode?: components["schemas"]["ResetModeEnum"] | components["schemas"]["BlankEnum"];
             reset_period?: components["schemas"]["ResetPeriodEnum"] | components["schemas"]["BlankEnum"];
-            anchor?: string;
+            anchor?: string | "";
             time_zone?: string;
             enforcement?: components["schemas"]["EnforcementEnum"] | components["schemas"]["BlankEnum"];
             reason?: string;
         };
+        /** @enum {string} */
+        PlanEnum: "free";
         /** @description A problem (RFC 9457). */
         Problem: {
             /** @description A URI that names the kind of problem; for programs. */
@@ -395,7 +399,7 @@ export interface components {
         };
         /** @description Which meter to reset, and why. */
         Reset: {
-            meter?: string;
+            meter?: components["schemas"]["MeterEnum"];
             reason?: string;
         };
         /** @description What one run did. */
