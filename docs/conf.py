@@ -13,8 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # Just enough of a project for autodoc to import the package; the organization is that of the tests.
 settings.configure(
     INSTALLED_APPS=[
+        "django.contrib.admin",
         "django.contrib.auth",
         "django.contrib.contenttypes",
+        "django.contrib.messages",
         "django.contrib.sessions",
         "usage_tracking",
         "tests.testapp",

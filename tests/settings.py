@@ -59,7 +59,14 @@ BROKER_URL = os.environ.get("BROKER_URL", "amqp://guest:guest@127.0.0.1:5672//")
 
 USAGE_TRACKING_ORGANIZATION_MODEL = os.environ.get("USAGE_TRACKING_TEST_ORGANIZATION", "testapp.Organization")
 
+# Whose ModelAdmin the organization's admin derives from.
+MODEL_ADMIN = {"stock": "django.contrib.admin.ModelAdmin", "unfold": "unfold.admin.ModelAdmin"}[
+    os.environ.get("USAGE_TRACKING_TEST_ADMIN", "stock")
+]
+
 INSTALLED_APPS = [
+    # Before Django's, whose templates it replaces.
+    *(["unfold"] if MODEL_ADMIN.startswith("unfold") else []),
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

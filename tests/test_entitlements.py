@@ -1,6 +1,7 @@
 """Plans, limits and features: where they come from, and how they are changed."""
 
 import json
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,6 +16,7 @@ from usage_tracking import selections
 from usage_tracking.conf import SettingError
 from usage_tracking.entitlements import (
     SyncReport,
+    changes_of,
     explain,
     feature,
     has_feature,
@@ -22,7 +24,7 @@ from usage_tracking.entitlements import (
     sync_limits,
     update_limits,
 )
-from usage_tracking.exceptions import OrganizationGone
+from usage_tracking.exceptions import InvalidChange, OrganizationGone
 from usage_tracking.metering import consume, history_of, usage_of
 from usage_tracking.models import UsageEvent, UsagePeriod
 from usage_tracking.periods import DEFAULT_ANCHOR, Period, ResetMode, ResetPeriod
@@ -564,3 +566,21 @@ def test_a_clock_that_lags_behind_a_change_of_calendar_cannot_close_early(organi
     assert not consume(organization, 2, "tokens", now=NOW + 40 * SECOND)
     assert UsagePeriod.objects.filter(organization=organization, is_open=None).count() == 0
     assert sum(point.used for point in history_of(organization, "tokens", now=NOW + DAY)) == 3
+
+
+# -- previews ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_preview_tells_what_would_change_and_writes_nothing(organization, django_assert_num_queries):
+    """On a copy: what `update_limits` would return, and what would hold then."""
+    update_limits(organization, limits={"tokens": 7})
+    copied = copy(organization)
+    wanted: dict[str, Any] = {"plan": "pro", "limits": {"api": 5, "tokens": "inherit"}, "features": {"seats": 3}}
+    with django_assert_num_queries(0):
+        changes = changes_of(copied, **wanted)
+        assert explain(copied).limit == Sourced(5, "override")
+    assert Organization.objects.get(pk=organization.pk).usage_plan == ""
+    assert (organization.usage_plan, organization.usage_limits) == ("", {"tokens": 7})
+    assert update_limits(organization, **wanted) == changes
+    with pytest.raises(InvalidChange):
+        changes_of(copied, limits={"api": -1})

@@ -9,7 +9,7 @@ import pytest
 from tests.factories import OrganizationFactory
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.history import MAX_POINTS, HistoryPoint
-from usage_tracking.metering import consume, histories_of, history_of, refund
+from usage_tracking.metering import consume, histories_of, histories_of_each, history_of, refund
 from usage_tracking.models import UsageHistory
 
 DAY = timedelta(days=1)
@@ -196,6 +196,26 @@ def test_it_takes_two_queries_however_long(organization, days, django_assert_num
         consume(organization, 1, now=at(3, 10) + day * DAY)
     with django_assert_num_queries(2):
         history_of(organization, since=at(3, 10), until=at(3, 10) + days * DAY)
+
+
+@pytest.mark.parametrize("organizations", [1, 30])
+def test_many_organizations_are_read_in_two_queries(configure, db, django_assert_num_queries, organizations):
+    """Each in its own zone, and as `history_of` tells it."""
+    configure(METERS={"tokens": {}})
+    zones = ["UTC", "Asia/Tokyo", "America/Los_Angeles"]
+    crowd = [OrganizationFactory(usage_time_zone=zones[number % 3]) for number in range(organizations)]
+    for number, organization in enumerate(crowd):
+        for hour in (1, 9, 20):
+            consume(organization, number + 1, now=at(3, 10, hour))
+        consume(organization, 2, "tokens", now=at(3, 12))
+    arguments = {"since": at(3, 9), "until": at(3, 13)}
+    with django_assert_num_queries(2):
+        found = histories_of_each(crowd, **arguments)
+    for organization in crowd:
+        assert found[organization.pk] == {
+            meter: history_of(organization, meter, **arguments) for meter in ("api", "tokens")
+        }
+    assert histories_of_each([], **arguments) == {}
 
 
 def test_a_moment_is_the_bucket_it_is_in(organization):

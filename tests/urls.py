@@ -6,6 +6,8 @@ from django.contrib import admin
 from django.http import HttpRequest, JsonResponse
 from django.urls import include, path
 
+from tests import host_admin  # noqa: F401 - importing it registers the organization
+
 
 def ping(request: HttpRequest) -> JsonResponse:
     """Answer at once."""

@@ -31,12 +31,14 @@ from usage_tracking.selections import in_batches
 __all__ = [
     "INHERIT",
     "SyncReport",
+    "achanges_of",
     "aexplain",
     "afeature",
     "ahas_feature",
     "async_all_limits",
     "async_limits",
     "aupdate_limits",
+    "changes_of",
     "explain",
     "feature",
     "has_feature",
@@ -170,20 +172,16 @@ def update_limits(
     {field: {"old": …, "new": …}}; nothing is recorded when nothing did. Raises InvalidInput naming the field
     (InvalidChange, UnknownMeter) or OrganizationGone, and then nothing has changed.
     """
-    given = {
-        "plan": plan,
-        "reset_mode": reset_mode,
-        "reset_period": reset_period,
-        "anchor": anchor,
-        "time_zone": time_zone,
-        "enforcement": enforcement,
-    }
-    scalars = {field: _scalar(field, value) for field, value in given.items() if value is not UNCHANGED}
-    merges: dict[str, Mapping[str, Any]] = {}
-    if not isinstance(limits, _Unchanged):
-        merges["limits"] = _limits(limits)
-    if not isinstance(features, _Unchanged):
-        merges["features"] = _features(features)
+    scalars, merges = _wanted(
+        limits=limits,
+        features=features,
+        plan=plan,
+        reset_mode=reset_mode,
+        reset_period=reset_period,
+        anchor=anchor,
+        time_zone=time_zone,
+        enforcement=enforcement,
+    )
     now = instant(now)
     using = database_of(organization)
     # The meter that the event is about is opened even if it was never used, so that the event has a state to tell.
@@ -203,6 +201,15 @@ def update_limits(
     for name in [*scalars, *merges]:
         setattr(organization, f"usage_{name}", getattr(stored, f"usage_{name}"))
     return changes
+
+
+def changes_of(organization: UsageTrackedOrganization, **wanted: Any) -> dict[str, dict[str, Any]]:
+    """Set on the instance what `update_limits` would, and return what it would; writes and asks nothing.
+
+    For a preview: hand it a copy, and ask `explain` about that. `wanted` are the arguments of `update_limits` from
+    `limits` to `enforcement`. Raises InvalidInput naming the field.
+    """
+    return _apply(organization, *_wanted(**wanted))
 
 
 def follow_save(*, instance: UsageTrackedOrganization, created: bool, raw: bool, using: str, **_: Any) -> None:
@@ -241,12 +248,25 @@ def _hold_to_terms(organization: UsageTrackedOrganization, open_rows: list[Usage
     return True
 
 
+achanges_of = sync_to_async(changes_of)
 aexplain = sync_to_async(explain)
 afeature = sync_to_async(feature)
 ahas_feature = sync_to_async(has_feature)
 async_limits = sync_to_async(sync_limits)
 async_all_limits = sync_to_async(sync_all_limits)
 aupdate_limits = sync_to_async(update_limits)
+
+
+def _wanted(
+    *, limits: Any = UNCHANGED, features: Any = UNCHANGED, **scalars: Any
+) -> tuple[dict[str, str], dict[str, Mapping[str, Any]]]:
+    """Return, validated, the fields to set and those to merge."""
+    merges: dict[str, Mapping[str, Any]] = {}
+    if limits is not UNCHANGED:
+        merges["limits"] = _limits(limits)
+    if features is not UNCHANGED:
+        merges["features"] = _features(features)
+    return {field: _scalar(field, value) for field, value in scalars.items() if value is not UNCHANGED}, merges
 
 
 def _apply(

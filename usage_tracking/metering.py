@@ -19,11 +19,11 @@ from usage_tracking.conf import Meter, usage_settings
 from usage_tracking.counters import counter
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidInput, OrganizationGone, UnknownMeter
-from usage_tracking.history import HistoryPoint, histories_of, history_of
+from usage_tracking.history import HistoryPoint, histories_of, histories_of_each, history_of
 from usage_tracking.ledger import database_of, instant, key_of, locked, stored_organization, usage_from
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization
 from usage_tracking.periods import ResetMode
-from usage_tracking.plans import meter_named, terms_of
+from usage_tracking.plans import meter_named, meters_named, terms_of
 from usage_tracking.quotas import (
     DEFAULT_METER,
     Decision,
@@ -39,6 +39,7 @@ __all__ = [
     "aconsume",
     "adjust",
     "ahistories_of",
+    "ahistories_of_each",
     "ahistory_of",
     "arecord",
     "arefund",
@@ -49,6 +50,7 @@ __all__ = [
     "flush_refusals",
     "give_back",
     "histories_of",
+    "histories_of_each",
     "history_of",
     "record",
     "refund",
@@ -210,7 +212,7 @@ def usages_of(
     `meters` (default: all of METERS) keeps its order. Raises InvalidInput, UnknownMeter.
     """
     now = instant(now)
-    described = [meter_named(meter) for meter in (usage_settings.METERS if meters is None else meters)]
+    described = meters_named(meters)
     by_database: dict[str, list[UsageTrackedOrganization]] = defaultdict(list)
     for organization in organizations:
         by_database[database_of(organization)].append(organization)
@@ -304,3 +306,4 @@ ausage_of = sync_to_async(usage_of)
 ausages_of = sync_to_async(usages_of)
 ahistory_of = sync_to_async(history_of)
 ahistories_of = sync_to_async(histories_of)
+ahistories_of_each = sync_to_async(histories_of_each)

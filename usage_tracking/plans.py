@@ -5,7 +5,7 @@ it is logged and the next source holds instead. Values on their way in are refus
 """
 
 import logging
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -33,6 +33,7 @@ __all__ = [
     "Terms",
     "basis_of",
     "meter_named",
+    "meters_named",
     "plan_named",
     "plan_of",
     "sources_of",
@@ -130,6 +131,14 @@ def meter_named(name: object, *, field: str = "meter") -> Meter:
         return meters[name]
     message = f"meter {name!r} is not in METERS.{nearest(name, list(meters))}"
     raise UnknownMeter(message, field=field)
+
+
+def meters_named(names: Iterable[object] | None) -> list[Meter]:
+    """Return the meters of those names, or all of METERS, which is read once. Raises UnknownMeter."""
+    meters = usage_settings.METERS
+    if names is None:
+        return list(meters.values())
+    return [meters[name] if isinstance(name, str) and name in meters else meter_named(name) for name in names]
 
 
 def plan_named(name: str, plans: Mapping[str, Any] | None = None) -> Plan | None:

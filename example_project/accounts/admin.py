@@ -6,6 +6,7 @@ from rest_framework_api_key.admin import APIKeyModelAdmin
 from rest_framework_api_key.models import APIKey
 
 from accounts.models import Membership, Notice, Organization, OrganizationAPIKey
+from usage_tracking.admin import UsageAdminMixin
 
 # Its keys belong to nobody; ours belong to organizations.
 admin.site.unregister(APIKey)
@@ -20,32 +21,12 @@ class MembershipInline(admin.TabularInline):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(admin.ModelAdmin):
-    """Organizations, with the usage fields that they inherit: saving them moves the open period at once."""
+class OrganizationAdmin(UsageAdminMixin, admin.ModelAdmin):
+    """Organizations, their members and their usage."""
 
-    list_display = ["name", "usage_plan", "usage_limits", "usage_reset_mode", "usage_reset_period"]
-    list_filter = ["usage_plan", "usage_reset_mode"]
+    list_display = ["name"]
     search_fields = ["name"]
     prepopulated_fields = {"slug": ["name"]}
-    fieldsets = [
-        (None, {"fields": ["name", "slug"]}),
-        (
-            "Usage",
-            {
-                "description": "Blank is as the plan, else the settings, say.",
-                "fields": [
-                    "usage_plan",
-                    "usage_features",
-                    "usage_limits",
-                    "usage_enforcement",
-                    "usage_reset_mode",
-                    "usage_reset_period",
-                    "usage_anchor",
-                    "usage_time_zone",
-                ],
-            },
-        ),
-    ]
     inlines = [MembershipInline]
 
 

@@ -81,7 +81,7 @@ def site(tmp_path_factory) -> Iterator[dict[str, Any]]:
             server.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its event loop must not outlive it
 def chromium() -> Iterator[Any]:
     """Debian's Chromium, driven by Playwright."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not everybody has it

@@ -1,0 +1,121 @@
+"""Periods, history and events: to be read, narrowed down and taken away as CSV."""
+
+import csv
+import io
+from datetime import timedelta
+
+import pytest
+from django.test import AsyncClient
+from django.utils import timezone
+
+from tests.admin.conftest import ALL
+from tests.factories import OrganizationFactory
+from usage_tracking.metering import adjust, record
+from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
+
+NAMES = ["period", "history", "event"]
+DAY = timedelta(days=1)
+
+
+def rows(response):
+    """The rows of an export, by column."""
+    return list(csv.DictReader(io.StringIO(b"".join(response.streaming_content).decode())))
+
+
+@pytest.fixture
+def two(db):
+    """Two organizations with something of everything."""
+    now = timezone.now()
+    two = [OrganizationFactory(name="Amber"), OrganizationFactory(name="Bolt")]
+    for organization in two:
+        record(organization, 9, now=now - DAY)
+        record(organization, 1, now=now)
+        record(organization, 2, "tokens", now=now)
+    return two
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nobody_changes_them(operator, pages, two, name, admin_user, client):
+    """Not even a superuser: there is no form, no button, no action."""
+    client.force_login(admin_user)
+    model = {"period": UsagePeriod, "history": UsageHistory, "event": UsageEvent}[name]
+    pk = model.objects.first().pk
+    url = f"{pages.records(name)}{pk}/change/"
+    assert 'name="_save"' not in client.get(url).content.decode()
+    assert client.post(url, {"used": "0"}).status_code == 403
+    assert client.post(f"{pages.records(name)}{pk}/delete/", {"post": "yes"}).status_code == 403
+    assert client.post(pages.records(name, "add"), {}).status_code == 403
+    assert model.objects.filter(pk=pk).exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_can_be_narrowed_down(operator, pages, two, name):
+    """To an organization, as its own page links to, to a meter, to a search; the export is of the same rows."""
+    amber, _bolt = two
+    for query in (f"organization={amber.pk}", "q=Amber", "meter=api", f"organization={amber.pk}&meter=api"):
+        listed = operator.get(f"{pages.records(name)}?{query}")
+        exported = rows(operator.get(listed.context["export_url"]))
+        assert len(exported) == listed.context["cl"].result_count > 0
+        if "Amber" in query or "organization" in query:
+            assert {row["organization"] for row in exported} == {"Amber"}
+        if "meter" in query:
+            assert {row["meter"] for row in exported} == {"api"}
+    assert f"{pages.records(name)}?organization={amber.pk}" in operator.get(pages.change(amber)).content.decode()
+
+
+def test_events_by_kind_and_periods_by_date(operator, pages, two):
+    """What Django's own filters do."""
+    adjust(two[0], used=3, reason="Import.")
+    assert {row["kind"] for row in rows(operator.get(f"{pages.records('event', 'export')}?kind__exact=adjusted"))} == {
+        "adjusted"
+    }
+    for moment, count in ((timezone.now() - 2 * DAY, 2), (timezone.now(), 0)):
+        found = operator.get(pages.records("history", "export"), {"start__gte": str(moment)})
+        assert len(rows(found)) == count
+
+
+def test_an_export_has_all_pages(operator, pages, organization):
+    """And every column, instants in UTC, in the order of the list."""
+    period = record(organization, 1) and UsagePeriod.objects.get()
+    start = period.start
+    UsageHistory.objects.bulk_create(
+        UsageHistory(
+            organization=organization, period=period, start=start + day * DAY, end=start + (day + 1) * DAY, used=day
+        )
+        for day in range(1201)
+    )
+    exported = rows(operator.get(pages.records("history", "export")))
+    assert [int(row["used"]) for row in exported] == list(range(1200, -1, -1))
+    assert exported[-1]["start"] == start.isoformat()
+    assert exported[-1]["organization_id"] == str(organization.pk)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1"])
+def test_a_spreadsheet_finds_no_formula(operator, pages, organization, name):
+    """In names and reasons that somebody else has written."""
+    organization.name = name
+    organization.save()
+    adjust(organization, used=1, reason=name)
+    [row] = rows(operator.get(pages.records("event", "export")))
+    assert (row["organization"], row["reason"]) == (f"'{name}", f"'{name}")
+
+
+def test_a_comma_and_a_quote_survive(operator, pages, organization):
+    """RFC 4180."""
+    adjust(organization, used=1, reason='He said "no", twice\nand left.')
+    [row] = rows(operator.get(pages.records("event", "export")))
+    assert row["reason"] == 'He said "no", twice\nand left.'
+
+
+def test_an_export_is_streamed_under_asgi(staff, pages, two, transactional_db):
+    """Chunk by chunk, not read to its end first (Django would warn of that)."""
+    from asgiref.sync import async_to_sync  # noqa: PLC0415
+
+    client = AsyncClient()
+    client.force_login(staff(*ALL))
+
+    async def ask():
+        response = await client.get(pages.records("period", "export"))
+        return b"".join([chunk async for chunk in response.streaming_content])
+
+    assert async_to_sync(ask)().count(b"\r\n") == 1 + UsagePeriod.objects.count()
