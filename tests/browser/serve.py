@@ -6,6 +6,7 @@ The line has its URL and, by username, the key of a session that is logged in an
 import json
 import os
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import django
 
@@ -21,7 +22,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.models import Membership, Organization
-from usage_tracking.metering import adjust, consume, record
+from usage_tracking.metering import adjust, record
 
 # Who works where, and the terms there.
 ORGANIZATIONS = {
@@ -53,16 +54,24 @@ def seed():
         organization = Organization.objects.create(name=name, slug=username, **terms)
         Membership.objects.create(user=user, organization=organization)
         if username == "bob":
-            for day in range(89, -1, -1):
-                then = now - timedelta(days=day)
-                amount = (9 if then.weekday() >= 5 else 16) + then.toordinal() * 7 % 11
-                consume(organization, amount, now=then)
-                record(organization, 110 * amount, meter="tokens", now=then)
-            adjust(organization, used=842)
+            live(organization, now)
         elif username in USED:
             adjust(organization, used=USED[username])
     Membership.objects.create(user=User.objects.get(username="dora"), organization=Organization.objects.get(slug="zoe"))
     User.objects.create_superuser("admin", password="admin")
+
+
+def live(organization, now):
+    """Let the organization live through 90 days, of which the open period has used 842."""
+    days = [now - timedelta(days=day) for day in range(89, -1, -1)]
+    weights = [(30 if day.weekday() >= 5 else 60) + day.toordinal() * 7 % 29 for day in days]
+    zone = ZoneInfo(organization.usage_time_zone)
+    first = now.astimezone(zone).replace(day=1, hour=0, minute=0)
+    of_this_month = sum(weight for day, weight in zip(days, weights, strict=True) if day >= first)
+    for day, weight in zip(days, weights, strict=True):
+        record(organization, weight * 842 // max(of_this_month, 842) + 1, now=day)
+        record(organization, weight * 20, meter="tokens", now=day)
+    adjust(organization, used=842)
 
 
 def session_of(user):

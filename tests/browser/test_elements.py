@@ -137,11 +137,11 @@ def test_features_are_drawn_from_attributes(visit):
     labels = json.dumps({"sso": "Single sign-on", "seats": "Seats"})
     page = visit().show(f"<feature-access-card features='{features}' feature-labels='{labels}'></feature-access-card>")
     assert page.locator("feature-access-card li").all_inner_texts() == [
-        "– Single sign-on\nNot included",  # noqa: RUF001
+        "Single sign-on\nNot included",
         "Seats\n2,500",
         "export\nIncluded",
         "support\n<i>phone",
-        "– beta\nNot included",  # noqa: RUF001
+        "beta\nNot included",
     ]
 
 

@@ -375,7 +375,6 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
     return Object.entries(this.constructor.properties).find(wrong)?.[0];
   }
 
-  // Nothing when the properties say it all.
   _question() {
     return this._wrong ? undefined : { organization: this._values.organization };
   }
@@ -568,7 +567,7 @@ export class FeatureAccessCard extends UsageElement {
       const value = features[name];
       const isPlain = !value || value === true;
       const text = isPlain ? this._say(value ? "included" : "excluded") : value.toFixed ? this._number(value) : escape(value);
-      return `<li part="feature" ${value ? "" : 'class="excluded"'}>${value ? icon("m3 8.6 3.3 3.3L13 4.8") : "–"} ${escape(labels[name] ?? name)} <span>${text}</span></li>`;
+      return `<li part="feature" ${value ? "" : 'class="excluded"'}>${icon(value ? "m3 8.6 3.3 3.3L13 4.8" : "M4 8h8")}${escape(labels[name] ?? name)} <span>${text}</span></li>`;
     });
     const list = rows.length ? `<ul>${rows.join("")}</ul>` : `<p part="notes">${this._say("noFeatures")}</p>`;
     return this._card(this._say("plan"), escape(this._answer?.plan ?? ""), list, 'data-level="plan"');
@@ -792,7 +791,7 @@ function sheet() {
 
 const color = (name, light, dark) => `--_${name}:var(--usage-${name},light-dark(${light},${dark}));`;
 
-const mixed = (name, percent) => `--_${name}:var(--usage-${name},color-mix(in srgb,var(--_text) ${percent}%,var(--_surface)));`;
+const mixed = (name, part) => `--_${name}:var(--usage-${name},color-mix(in srgb,var(--_text) ${part}%,var(--_surface)));`;
 
 const CSS_TEXT = `
 :host{${color("surface", "#fff", "#171a21")}${color("text", "#141b2d", "#eef0f4")}${mixed("muted", 67)}${mixed("border", 12)}${mixed("track", 9)}${color("accent", "#3451d1", "#8fa6ff")}${color("warning", "#a34a00", "#f2b155")}${color("critical", "#bf2430", "#ff8a8a")}${color("included", "#17734a", "#5fcf9a")}--_radius:var(--usage-radius,14px);display:block;min-width:0;font-family:var(--usage-font,inherit)}
@@ -819,20 +818,21 @@ svg{display:block}
 [part=bar] line{stroke:var(--_surface);stroke-width:3}
 [part=notes]{display:flex;flex-wrap:wrap;gap:.125rem .875rem;color:var(--_muted);font-size:.8125rem}
 [part=notes] strong{color:var(--_level);font-weight:600}
-button,a{display:inline-block;padding:.4rem .875rem;border:1px solid var(--_muted);border-radius:calc(var(--_radius)*.6);background:none;color:inherit;font:inherit;font-size:.875rem;font-weight:600;cursor:pointer;text-decoration:none}
+button,a{display:inline-block;padding:.4rem .875rem;border:1px solid var(--_muted);border-radius:calc(var(--_radius)*.6);background:none;color:inherit;font:inherit;font-size:.875rem;font-weight:600;text-decoration:none}
+[part=upgrade]{margin-block-start:.875rem;background:var(--_accent);color:var(--_surface)}
 ul{margin-block-start:.75rem;list-style:none}
 li{display:flex;align-items:center;gap:.6rem;padding-block:.4rem}
 li+li{border-block-start:1px solid var(--_border)}
 li .icon{color:var(--_included)}
 li span{margin-inline-start:auto;color:var(--_muted)}
-li.excluded{color:var(--_muted)}
+li.excluded,li.excluded *{color:var(--_muted)}
 [part=controls],.segments{display:flex;flex-wrap:wrap;gap:0 .5rem}
 .segments{gap:2px;margin-block-end:.75rem;padding:3px;border-radius:11px;background:var(--_track)}
 .segments button{padding:.15rem .65rem;border:0;border-radius:8px;color:inherit;font-size:.8125rem}
 .segments [aria-pressed=true]{background:var(--_surface);color:var(--_text)}
 [part=plot]{display:flex}
 [part=plot] svg{overflow:visible}
-.drawing{position:relative;flex:1;min-width:0;border-radius:6px;touch-action:pan-y}
+.drawing{position:relative;flex:1;min-width:0;touch-action:pan-y}
 text{fill:var(--_muted);font-size:11px;text-anchor:middle}
 .values text{text-anchor:end}
 [part=plot] line{stroke:var(--_border)}
