@@ -312,3 +312,9 @@ def test_the_import_of_the_past_fills_the_history(organization):
     assert [point.used for point in points] == [7] * 5
     assert list(UsagePeriod.objects.order_by("start").values_list("used", flat=True)) == [14, 21]
     assert list(verify_usage()) == []
+
+
+def test_the_readme_links_each_page():
+    """Whoever starts at the README finds all of the manual, and no link leads nowhere."""
+    links = set(re.findall(r"\]\((docs/[^)#]+\.md)\)", (CHECKOUT / "README.md").read_text()))
+    assert links == {str(page.relative_to(CHECKOUT)) for page in PAGES}
