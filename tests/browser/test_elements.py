@@ -284,6 +284,7 @@ def test_dark_is_the_pages_choice_or_the_systems(visit):
     assert visit().show(card(used=1)).evaluate(background) == "rgb(255, 255, 255)"
     assert visit(color_scheme="dark").show(card(used=1)).evaluate(background) == "rgb(23, 26, 33)"
     page = visit().show(card(used=1), root="dark")
+    page.evaluate("document.querySelector('link[rel=stylesheet]').remove()")  # the module alone is enough
     assert page.evaluate(background) == "rgb(23, 26, 33)"
     page.evaluate("document.documentElement.style.setProperty('--usage-surface', 'rgb(1, 2, 3)')")
     assert page.evaluate(background) == "rgb(1, 2, 3)"

@@ -272,7 +272,6 @@ const TEXT = [String, (value) => /string|number/.test(typeof value) && value ===
 const FLAG = [(text) => text !== "false", (value) => typeof value === "boolean"];
 const OBJECT = [JSON.parse, (value) => typeof value === "object"];
 
-// How long elements share an answer.
 const FRESH = 5000;
 let answers = new WeakMap();
 
@@ -302,7 +301,7 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
 
   constructor() {
     super();
-    this.attachShadow({ mode: "open" }).adoptedStyleSheets = [(styles ??= sheet())];
+    this.attachShadow({ mode: "open" }).adoptedStyleSheets = [(styles ??= sheet(CSS_TEXT))];
     for (const [name, kind] of Object.entries(this.constructor.properties)) {
       const early = this[name]; // set before it was defined
       Object.defineProperty(this, name, {
@@ -783,9 +782,9 @@ export class UsageDashboard extends UsageElement {
 
 let styles;
 
-function sheet() {
+function sheet(text) {
   const constructed = new CSSStyleSheet();
-  constructed.replaceSync(CSS_TEXT);
+  constructed.replaceSync(text);
   return constructed;
 }
 
@@ -857,6 +856,7 @@ i{display:block;width:60%;height:1.25rem;margin-block-end:.9rem;border-radius:6p
 
 if (page) {
   addEventListener("online", refreshAll);
+  page.adoptedStyleSheets.push(sheet(":root.dark{color-scheme:dark}"));
   for (const [tag, element] of Object.entries({
     "api-usage-card": ApiUsageCard,
     "feature-access-card": FeatureAccessCard,
