@@ -5,7 +5,8 @@ from pathlib import Path
 
 from django.http import FileResponse, HttpResponse
 from django.shortcuts import render
-from django.urls import include, path
+from django.urls import path
+from django.views.generic import TemplateView
 
 from example.urls import urlpatterns as of_the_example
 
@@ -39,8 +40,8 @@ def favicon(request):
 
 urlpatterns = [
     path("playground/", playground),
+    path("react/", TemplateView.as_view(template_name="react.html")),
     path("react.js", react),
     path("favicon.ico", favicon),
-    path("i18n/", include("django.conf.urls.i18n")),
     *of_the_example,
 ]

@@ -113,7 +113,7 @@ def test_big_numbers_are_short_at_the_axis(organization):
     consume(organization, 5_400_000, now=NOW)
     assert [label.text for label in chart_of(organization).values] == ["0", "2M", "4M", "6M"]
     with translation.override("de"):
-        assert [label.text for label in chart_of(organization).values][-1] == "6M"
+        assert [label.text for label in chart_of(organization).values][-1] == "6 Mio."
         assert rows(chart_of(organization))[-1][:2] == ("10. März 2026", "5.400.000")
 
 

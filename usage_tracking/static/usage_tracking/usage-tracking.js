@@ -296,7 +296,7 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
   }
 
   _values = {};
-  _upgraders = 0;
+  _upgraders = new Set();
   _refresh = () => page.hidden || this._load();
 
   constructor() {
@@ -337,14 +337,16 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
     this._asked = undefined;
   }
 
-  addEventListener(type, ...more) {
-    super.addEventListener(type, ...more);
-    if (type === "upgrade") this._upgraders++, this._update();
+  addEventListener(type, listener, options) {
+    super.addEventListener(type, listener, options);
+    if (type === "upgrade") this._upgraders.add(listener);
+    this._update();
   }
 
-  removeEventListener(type, ...more) {
-    super.removeEventListener(type, ...more);
-    if (type === "upgrade") this._upgraders--, this._update();
+  removeEventListener(type, listener, options) {
+    super.removeEventListener(type, listener, options);
+    if (type === "upgrade") this._upgraders.delete(listener);
+    this._update();
   }
 
   _update() {
@@ -472,10 +474,8 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
       element.addEventListener("click", (event) => (key === "retry" ? refreshAll() : this._clicked(key, event)));
       if (key === focused) element.focus();
     }
-    this._drew(this.shadowRoot);
+    this._drew?.(this.shadowRoot);
   }
-
-  _drew() {}
 }
 
 const icon = (path) => `<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="${path}"/></svg>`;
@@ -519,7 +519,7 @@ export class ApiUsageCard extends UsageElement {
       (resetsAt === undefined ? "" : `<span>${this._reset(resetsAt)}</span>`);
     const label = `part="upgrade" data-key="upgrade">${this._say("upgrade")}`;
     const url = this._values.upgradeUrl;
-    const upgrade = url ? `<a href="${escape(url)}" ${label}</a>` : this._upgraders ? `<button ${label}</button>` : "";
+    const upgrade = url ? `<a href="${escape(url)}" ${label}</a>` : this._upgraders.size ? `<button ${label}</button>` : "";
     return this._card(
       this._label,
       (isNear ? icon("M8 2 14.5 13.5h-13zM8 6.5v3M8 11.4v.1") : "") + badge,
@@ -706,7 +706,7 @@ export class UsageHistoryChart extends UsageElement {
       type === "bar"
         ? path("mark", values.map(bar).join(""))
         : (type === "area" ? path("area", `${line}V200H${count > 1 ? x(0) : 0}`) : "") + path("line", line);
-    return `<div part="plot" dir="ltr"><svg class="values" width="44" height="232" aria-hidden="true">${labels}</svg><div class="drawing" data-key="plot" tabindex="0" role="slider" aria-label="${title}" aria-valuemin="1" aria-valuemax="${count}" aria-valuenow="${count}" aria-valuetext="${this._describe(count - 1)}"><svg width="100%" height="232" aria-hidden="true"><svg y="8" width="100%" height="200">${grid}<svg viewBox="0 0 100 200" preserveAspectRatio="none">${shapes}</svg>${dates}<rect class="here" width="${width}%" height="200"/></svg></svg><div part="tooltip" hidden></div></div></div>`;
+    return `<div part="plot" dir="ltr"><svg class="values" width="44" height="232" aria-hidden="true">${labels}</svg><div class="drawing" data-key="plot" tabindex="0" role="slider" aria-label="${title}" aria-valuemax="${count}" aria-valuenow="${count}" aria-valuetext="${this._describe(count - 1)}"><svg width="100%" height="232" aria-hidden="true"><svg y="8" width="100%" height="200">${grid}<svg viewBox="0 0 100 200" preserveAspectRatio="none">${shapes}</svg>${dates}<rect class="here" width="${width}%" height="200"/></svg></svg><div part="tooltip" hidden></div></div></div>`;
   }
 
   _describe(index) {
@@ -758,7 +758,6 @@ export class UsageHistoryChart extends UsageElement {
   }
 }
 
-/** All of them. */
 export class UsageDashboard extends UsageElement {
   static properties = { ...UsageElement.properties, layout: oneOf("stack", "grid"), meters: TEXT };
 
