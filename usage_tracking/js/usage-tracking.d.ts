@@ -16,8 +16,7 @@ export function createUsageClient({ baseUrl, fetch, csrf }?: ClientOptions): {
     updateLimits({ organization, signal, ifMatch, ...body }: LimitsOptions): Promise<Limits>;
 };
 /**
- * Stores of what the last `fetchUsage()` and `fetchUsageHistory()` have found. These never reject: they resolve to
- * what was found, or to undefined when that failed (see `$error`) or a later call took their place.
+ * Stores of what the last `fetchUsage()` and `fetchUsageHistory()` have found; these never reject, see `$error`.
  */
 export function createUsageStores(client?: UsageClient): {
     $usage: Store<Usage | null>;

@@ -164,8 +164,7 @@ function store(init) {
 }
 
 /**
- * Stores of what the last `fetchUsage()` and `fetchUsageHistory()` have found. These never reject: they resolve to
- * what was found, or to undefined when that failed (see `$error`) or a later call took their place.
+ * Stores of what the last `fetchUsage()` and `fetchUsageHistory()` have found; these never reject, see `$error`.
  *
  * @param {UsageClient} [client]
  */
