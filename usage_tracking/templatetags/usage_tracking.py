@@ -125,7 +125,7 @@ def _drawn(
     draw: Callable[[UsageTrackedOrganization], dict[str, Any]],
 ) -> dict[str, Any]:
     """Return what the template of a tag is given; nothing in it draws nothing."""
-    if not isinstance(organization, UsageTrackedOrganization) or organization.pk is None:
+    if not isinstance(organization, UsageTrackedOrganization) or organization._state.adding:
         return {}
     try:
         request = context.get("request")
