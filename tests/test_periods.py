@@ -4,6 +4,7 @@
 from calendar import monthrange
 from datetime import UTC, date, datetime, timedelta, timezone
 from functools import cache
+from itertools import islice
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
@@ -175,6 +176,8 @@ def test_every_instant_lies_in_exactly_one_period(drawn):
     assert_tiled_around(subject, instant)
     assert subject.period_at(period.start) == subject.period_at(period.end - TICK) == period
     assert subject.next_boundary(instant) == subject.next_boundary(period.start) == period.end
+    later = subject.next_boundary(period.end)
+    assert list(islice(subject.boundaries(instant), 3)) == [period.end, later, subject.next_boundary(later)]
 
 
 @settings(max_examples=500, deadline=None)
@@ -307,6 +310,7 @@ def test_a_skipped_day_is_no_period():
     assert days.boundary(1) == days.boundary(2) == utc(2011, 12, 30, 10)
     assert days.period_at(days.boundary(1) - TICK).end == days.period_at(days.boundary(1)).start
     assert days.next_boundary(days.boundary(1)) == days.boundary(3)
+    assert list(islice(days.boundaries(days.boundary(0)), 2)) == [days.boundary(1), days.boundary(3)]
 
 
 def test_an_aware_anchor_is_read_off_the_clock_of_the_zone():

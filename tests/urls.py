@@ -24,6 +24,7 @@ urlpatterns = [
     path("api/ping/", ping, name="ping"),
     path("api/aping/", aping, name="aping"),
     path("ping/", ping, name="uncounted"),
+    path("dashboard/", include("usage_tracking.urls")),
 ]
 
 if find_spec("rest_framework"):

@@ -210,11 +210,13 @@ def _steps_back(calendar: Calendar, until: datetime, steps: int, *, field: str) 
 
 def _spans(calendar: Calendar, since: datetime, until: datetime) -> list[tuple[datetime, datetime]]:
     """Return start and end of the calendar's steps that [since, until) touches; at least one."""
-    start, end = calendar.period_at(since).start, calendar.next_boundary(since)
-    spans = [(start, end)]
-    while end < until and len(spans) <= MAX_POINTS:
-        start, end = end, calendar.next_boundary(end)
+    spans: list[tuple[datetime, datetime]] = []
+    start = calendar.period_at(since).start
+    for end in calendar.boundaries(since):
         spans.append((start, end))
+        start = end
+        if end >= until or len(spans) > MAX_POINTS:
+            break
     if len(spans) > MAX_POINTS:
         message = gettext("since and until span more than %(maximum)s buckets; ask for a coarser bucket.")
         message %= {"maximum": MAX_POINTS}

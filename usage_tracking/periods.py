@@ -8,6 +8,7 @@ Naive datetimes are wall times in the calendar's zone. All instants handed out a
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
@@ -125,14 +126,25 @@ class Calendar:
 
         Raises ValueError when ``instant`` is naive, or not in the years 1900 to 2200.
         """
-        return Period(*self._around(instant))
+        return Period(*self._around(instant)[1:])
 
     def next_boundary(self, after: datetime) -> datetime:
         """Return the first boundary later than the aware instant ``after``; raises as ``period_at`` does."""
-        return self._around(after)[1]
+        return self._around(after)[2]
 
-    def _around(self, instant: datetime) -> tuple[datetime, datetime]:
-        """Return the last boundary that is not later than ``instant`` and the first that is."""
+    def boundaries(self, after: datetime) -> Iterator[datetime]:
+        """Yield the boundaries later than the aware instant ``after``, each once; raises as ``period_at`` does.
+
+        The same as asking ``next_boundary`` again and again, at a third of its price.
+        """
+        n, last, boundary = self._around(after)
+        while True:
+            if boundary > last:
+                yield boundary
+            n, last, boundary = n + 1, boundary, self.boundary(n + 2)
+
+    def _around(self, instant: datetime) -> tuple[int, datetime, datetime]:
+        """Return the last boundary that is not later than ``instant``, its number before it, and the first that is."""
         if _is_naive(instant):
             raise ValueError(f"{instant} is naive: a calendar looks up instants, which are datetimes with a time zone")
         _check_year(instant)
@@ -146,7 +158,7 @@ class Calendar:
         while end <= instant:
             n += 1
             start, end = end, self.boundary(n + 1)
-        return start, end
+        return n, start, end
 
 
 def bucket_calendar(bucket: Bucket, zone: ZoneInfo) -> Calendar:

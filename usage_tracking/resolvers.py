@@ -19,6 +19,7 @@ __all__ = [
     "SESSION_KEY",
     "aset_active_organization",
     "default_resolver",
+    "may_see",
     "prepare_resolver",
     "resolve_organization",
     "set_active_organization",
@@ -55,6 +56,14 @@ def default_resolver(request: Any) -> UsageTrackedOrganization | None:
     if len(seen) > 1:
         logger.warning("User %s sees several organizations and has chosen none: not counted.", user.pk)
     return seen[0] if len(seen) == 1 else None
+
+
+def may_see(user: Any, organization: UsageTrackedOrganization) -> bool:
+    """Return whether a user is shown the usage of an organization: a member, or staff with `view_usage`."""
+    if user is None or not user.is_authenticated:
+        return False
+    visible = get_organization_model().usage_visible_to(user)
+    return user.has_perm("usage_tracking.view_usage") or visible.filter(pk=organization.pk).exists()
 
 
 def set_active_organization(request: HttpRequest, organization: UsageTrackedOrganization) -> None:

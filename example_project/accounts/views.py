@@ -7,20 +7,22 @@ from django.views.decorators.http import require_POST
 
 from accounts.models import Organization
 from usage_tracking.conf import usage_settings
-from usage_tracking.metering import usage_of
 from usage_tracking.resolvers import resolve_organization, set_active_organization
 
 
 def home(request: HttpRequest) -> HttpResponse:
     """Show the organizations of the user, and what the one that is active has used."""
-    organization = resolve_organization(request)
-    meters = [] if organization is None else usage_settings.METERS
     context = {
-        "active": organization,
+        "active": resolve_organization(request),
         "organizations": Organization.usage_visible_to(request.user) if request.user.is_authenticated else [],
-        "usages": [usage_of(organization, meter) for meter in meters],
+        "meters": list(usage_settings.METERS),
     }
     return render(request, "accounts/home.html", context)
+
+
+def live(request: HttpRequest) -> HttpResponse:
+    """Show the custom elements; they ask the API themselves, also what it says to somebody who is not logged in."""
+    return render(request, "accounts/live.html", {"organization": request.GET.get("organization", "")})
 
 
 @login_required
