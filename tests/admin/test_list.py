@@ -112,7 +112,7 @@ def test_a_list_that_could_be_edited_without_a_reason_is_an_error():
         list_display = ["name", "usage_plan"]
         list_editable = ["usage_plan"]
 
-    assert [error.id for error in Editable(Organization, admin.site).check()] == ["usage_tracking.E020"]
+    assert [error.id for error in Editable(Organization, admin.site).check()] == ["usage_tracking.E016"]
     assert [one for one in checks.run_checks(tags=[checks.Tags.admin]) if one.level >= checks.ERROR] == []
 
 

@@ -77,7 +77,7 @@ class UsageAdminMixin(ModelAdmin):
                 f"The value of 'list_editable' must not contain '{field}': it is changed with a reason.",
                 hint="Remove it; the action 'Change plan and limits' changes many organizations at once.",
                 obj=self.__class__,
-                id="usage_tracking.E020",
+                id="usage_tracking.E016",
             )
             for field in editable
         ]
