@@ -410,6 +410,12 @@ def test_help_is_there_in_any_language(name, capsys):
     assert "--" in capsys.readouterr().out
 
 
+def test_pruning_names_an_unknown_database_even_when_it_keeps_everything(db):
+    """The option is wrong whatever the setting says."""
+    with pytest.raises(CommandError, match="--database"):
+        run("prune_usage_history", "--database=zz")
+
+
 # -- three ways --------------------------------------------------------------------------------------------------------
 
 

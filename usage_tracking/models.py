@@ -129,7 +129,7 @@ def check_features(value: object, *, field: str = "features") -> None:
 
 def check_plan(value: str, *, field: str = "plan") -> None:
     """Raise InvalidInput unless PLANS has the plan, or it is the default one."""
-    known = [*usage_settings.PLANS, usage_settings.DEFAULT_PLAN]
+    known = list(dict.fromkeys([*usage_settings.PLANS, usage_settings.DEFAULT_PLAN]))
     if value not in known:
         message = gettext("%(field)s cannot be %(value)r.") % {"field": field, "value": value}
         message += suggestion(value, known)

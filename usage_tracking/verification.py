@@ -199,7 +199,14 @@ def _repair(finding: Finding, *, reason: str, now: datetime, using: str) -> Find
         row.used, row.used_before_bucket = expected, recorded if row.is_open else expected
         if row is not ledger.row:
             row.save(using=using, update_fields=["used", "used_before_bucket"])
+        # An event tells of the open period; this says which one was mended.
+        recomputed = {"start": row.start.isoformat(), "end": None if row.end is None else row.end.isoformat()}
         ledger.record(
-            UsageEvent.Kind.ADJUSTED, period=row, reason=reason, previous_used=stored, recomputed_used=expected
+            UsageEvent.Kind.ADJUSTED,
+            period=row,
+            reason=reason,
+            previous_used=stored,
+            recomputed_used=expected,
+            recomputed_period=recomputed,
         )
     return replace(finding, stored=stored, expected=expected, repaired=True)

@@ -119,7 +119,7 @@ def test_another_content_type_is_an_empty_form(operator, pages, organization, co
         "meter=calls",
         "start__gte=yesterday",
         "start__gte=2026-02-30",
-        "is_open__exact=perhaps",
+        "state=perhaps",
         "nonsense=1",
     ],
 )

@@ -6,12 +6,14 @@ from datetime import timedelta
 
 import pytest
 from django.test import AsyncClient
+from django.urls import reverse
 from django.utils import timezone
 
 from tests.admin.conftest import ALL
 from tests.factories import OrganizationFactory
 from usage_tracking.metering import adjust, record
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
+from usage_tracking.resets import reset
 
 NAMES = ["period", "history", "event"]
 DAY = timedelta(days=1)
@@ -119,3 +121,16 @@ def test_an_export_is_streamed_under_asgi(staff, pages, two, transactional_db):
         return b"".join([chunk async for chunk in response.streaming_content])
 
     assert async_to_sync(ask)().count(b"\r\n") == 1 + UsagePeriod.objects.count()
+
+
+def test_closed_periods_are_found_and_shown_as_closed(operator, pages, organization):
+    """What is stored as neither true nor false reads as closed, in the list, its filter and on the page."""
+    record(organization, 7)
+    reset(organization)
+    closed, opened = UsagePeriod.objects.order_by("start")
+    for state, period in (("closed", closed), ("open", opened)):
+        response = operator.get(f"{pages.records('period')}?state={state}")
+        assert list(response.context["cl"].queryset) == [period]
+    page = operator.get(reverse("admin:usage_tracking_usageperiod_change", args=[closed.pk])).content.decode()
+    assert "icon-no.svg" in page
+    assert "icon-unknown.svg" not in page

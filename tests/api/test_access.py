@@ -248,6 +248,22 @@ def test_tokens_work_where_the_host_takes_them(organization):
         assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Token")
 
 
+@pytest.mark.parametrize(
+    ("name", "body", "headers", "query"),
+    [
+        ("organization-list", None, {"Accept": "text/csv"}, ""),
+        ("organization-list", None, {}, "?format=xml"),
+        ("organization-list", None, {}, "?nonsense=1"),
+        ("reset-expired", "{bad", {}, ""),
+    ],
+)
+def test_the_anonymous_are_told_nothing_else(db, name, body, headers, query):
+    """401 whatever else is wrong with the request."""
+    answer = Caller().send("get" if body is None else "post", url(name) + query, body, **headers)
+    assert answer.status_code == 401
+    assert answer["WWW-Authenticate"]
+
+
 @pytest.mark.parametrize("name", ["Session", "Basic", "Token"])
 def test_the_anonymous_are_told_how_to_log_in(organization, name):
     """401 with WWW-Authenticate whatever class comes first, also one that DRF would answer with a 403."""

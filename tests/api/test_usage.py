@@ -397,3 +397,11 @@ def test_a_browser_sees_pages(organization, manager):
     answer = manager.client.get(url("current"), headers={"Accept": "text/csv"})
     assert (answer.status_code, answer["Content-Type"]) == (406, "application/problem+json")
     assert json.loads(answer.content)["status"] == 406
+
+
+def test_the_form_of_the_filters_asks_for_nothing_by_itself(member):
+    """The browsable API's form has a blank choice for each filter, chosen unless one was asked for."""
+    page = member.send("get", url("organization-list"), Accept="text/html").content.decode()
+    for name in ("near_limit", "exceeded", "expired"):
+        field = page.partition(f'<select name="{name}"')[2].partition("</select>")[0]
+        assert '<option value="" selected>' in field

@@ -16,7 +16,7 @@ from usage_tracking.conf import usage_settings
 from usage_tracking.models import get_organization_model
 from usage_tracking.periods import ResetMode
 
-__all__ = ["MeterFilter", "OrganizationFilter", "PlanFilter", "ResetModeFilter", "StateFilter"]
+__all__ = ["MeterFilter", "OpenFilter", "OrganizationFilter", "PlanFilter", "ResetModeFilter", "StateFilter"]
 
 
 class ChoiceFilter(admin.SimpleListFilter):
@@ -35,6 +35,19 @@ class ChoiceFilter(admin.SimpleListFilter):
     def narrowed(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
         """Return the rows that the choice is about."""
         raise NotImplementedError
+
+
+class OpenFilter(ChoiceFilter):
+    """Open periods, or closed ones: those are stored as neither true nor false."""
+
+    title = _("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:  # noqa: ARG002, D102
+        return [("open", _("open")), ("closed", _("closed"))]
+
+    def narrowed(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:  # noqa: D102
+        return queryset.filter(is_open=True if value == "open" else None)
 
 
 class StateFilter(ChoiceFilter):

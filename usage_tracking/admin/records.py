@@ -10,9 +10,10 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext_lazy as _
 
 from usage_tracking.admin.exports import csv_response
-from usage_tracking.admin.filters import MeterFilter, OrganizationFilter
+from usage_tracking.admin.filters import MeterFilter, OpenFilter, OrganizationFilter
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod, get_organization_model
 
 if TYPE_CHECKING:
@@ -93,8 +94,10 @@ class RecordAdmin(ModelAdmin):
 class UsagePeriodAdmin(RecordAdmin):
     """Periods, open and closed."""
 
-    list_display = ("organization", "meter", "start", "end", "used", "limit", "refused", "is_open", "closed_by")
-    list_filter = (OrganizationFilter, MeterFilter, "is_open", "closed_by", "start", "end")
+    list_display = ("organization", "meter", "start", "end", "used", "limit", "refused", "open", "closed_by")
+    list_filter = (OrganizationFilter, MeterFilter, OpenFilter, "closed_by", "start", "end")
+    exclude = ("is_open",)
+    readonly_fields = ("open",)
     csv_columns = (
         "organization_id",
         "organization",
@@ -110,6 +113,11 @@ class UsagePeriodAdmin(RecordAdmin):
         "closed_at",
         "closed_by",
     )
+
+    @admin.display(description=_("open"), boolean=True)
+    def open(self, obj: UsagePeriod) -> bool:
+        """Whether usage still goes into it; a closed period is stored as neither true nor false."""
+        return bool(obj.is_open)
 
 
 @admin.register(UsageHistory)

@@ -8,7 +8,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import AuthenticationFailed, UnsupportedMediaType
+from rest_framework.exceptions import APIException, AuthenticationFailed
 from rest_framework.request import Request
 
 from usage_tracking.conf import usage_settings
@@ -49,8 +49,8 @@ class APIKeyAuthentication(BaseAuthentication):
 def _body_of(request: Request) -> Any:
     try:
         return request.data
-    except UnsupportedMediaType:
-        return None  # a form is no place for a key
+    except APIException:
+        return None  # no JSON, or too much of it: no place for a key
 
 
 @sensitive_variables()

@@ -57,6 +57,9 @@ class UsageAPIView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Refuse parameters that would be ignored: a misspelt filter must not show everything."""
+        # Before anything about the request is told, its renderer included: the anonymous learn that they are.
+        self.perform_authentication(request)
+        self.check_permissions(request)
         super().initial(request, *args, **kwargs)
         if request.method not in self.allowed_methods:
             return  # that is told first

@@ -46,7 +46,10 @@ def validate_plan(name: str) -> None:
 def _flag(label: Any, method: str) -> django_filters.Filter:
     # Not a BooleanFilter: that one takes whatever it does not understand for "not given".
     flag = django_filters.TypedChoiceFilter(
-        label=label, choices=[("true", _("Yes")), ("false", _("No"))], coerce="true".__eq__, method=method
+        label=label,
+        choices=[("", "---------"), ("true", _("Yes")), ("false", _("No"))],
+        coerce="true".__eq__,
+        method=method,
     )
     return _described(flag, {"type": ["boolean", "string"], "enum": [True, False, ""]})
 

@@ -24,11 +24,12 @@ class Command(UsageCommand):
 
     def handle(self, *, days: int | None = None, database: str | None = None, verbosity: int, **_options: Any) -> None:
         """Do it, and say how much it was."""
+        using = self.database(database)
         if days is None and usage_settings.HISTORY_RETENTION_DAYS is None:
             self.say(verbosity, _("HISTORY_RETENTION_DAYS is None: all history is kept."))
             return
         with self.progress(verbosity, _("rows")) as progress:
-            report = prune_history(days=days, using=self.database(database), progress=progress)
+            report = prune_history(days=days, using=using, progress=progress)
         self.say(
             verbosity,
             _("Rows deleted: %(rows)d. Periods pruned for the first time: %(periods)d.")
