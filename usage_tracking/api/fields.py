@@ -46,7 +46,10 @@ class StrictSerializer(serializers.Serializer[Any]):
 
 
 class TextField(serializers.CharField):
-    """A string. DRF's own also takes numbers."""
+    """A string. DRF's own also takes numbers, and measures what is left of a string without its white space."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
         """Return it as it is. Raises ValidationError."""
