@@ -342,7 +342,8 @@ BAD: list[tuple[str, list[str], str]] = [
     *[("reset_expired_usage", [f"--limit={limit}"], "--limit") for limit in (0, -1, "1.5", "ten", "", "1" * 31)],
     *[("prune_usage_history", [f"--days={days}"], "--days") for days in (0, -1, "1.5", "ten", "", "1" * 31, 36_501)],
     *[(name, [f"--meter={meter}"], "--meter") for name in ("verify_usage", "usage_report") for meter in ("calls", "")],
-    ("verify_usage", ["--reason=\0"], "--reason"),
+    ("verify_usage", ["--repair", "--reason=\0"], "--reason"),
+    ("verify_usage", ["--reason=nothing to repair"], "--reason"),
     *[("usage_report", [f"--plan={plan}"], "--plan") for plan in ("gold", "", "Free")],
     *[
         ("usage_report", [*RANGE, f"--{option}={moment}"], f"--{option}")
@@ -380,7 +381,7 @@ BAD_KEYWORDS: list[tuple[str, dict[str, Any], str]] = [
     ("usage_report", {"format": "xml"}, "--format"),
     ("usage_report", {"since": "2026-03-01", "until": "2026-05-01", "bucket": "year"}, "--bucket"),
     ("usage_report", {"organization": [None]}, "--organization"),
-    ("verify_usage", {"reason": None}, "--reason"),
+    ("verify_usage", {"repair": True, "reason": 5}, "--reason"),
     ("verify_usage", {"meter": 5}, "--meter"),
 ]
 

@@ -71,6 +71,15 @@ def test_many_organizations(operator, pages, name, changes, used, kind, words):
     assert UsageEvent.objects.filter(kind=kind).count() == 3
 
 
+@pytest.mark.parametrize(("amount", "what"), [(7, "API requests"), (30, "API requests, of which 7 come back")])
+def test_a_refund_of_more_than_was_used_says_so_beforehand(operator, pages, organization, amount, what):
+    """What was never used cannot come back: the confirmation says how much will."""
+    record(organization, 7)
+    data = filled("refund", organization, amount=amount)
+    review = operator.post(pages.operation(organization, "refund"), {**data, "usage_step": "review"})
+    assert [step.what for step in review.context["steps"]] == [what]
+
+
 def test_all_that_a_filter_finds(operator, pages):
     """Selecting all takes what the filter finds, on every page of it."""
     chosen = [OrganizationFactory(usage_plan="pro") for _ in range(3)]

@@ -4,7 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 from django.utils.translation import gettext as _
@@ -111,7 +111,15 @@ class Refund(Operation):
         usages = usages_of(organizations, [meter])
         for organization in organizations:
             used = usages[organization.pk][meter].used
-            yield _used(organization, meter, used, max(used - amount, 0))
+            after = max(used - amount, 0)
+            step = _used(organization, meter, used, after)
+            if used - after < amount:
+                what = _("%(meter)s, of which %(amount)s come back") % {
+                    "meter": step.what,
+                    "amount": number_text(used - after),
+                }
+                step = replace(step, what=what)
+            yield step
 
     def perform(self, organization: UsageTrackedOrganization, form: Any, actor: Any) -> str:
         cleaned = form.cleaned_data

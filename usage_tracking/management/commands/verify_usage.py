@@ -33,7 +33,7 @@ class Command(UsageCommand):
         self.add_organization_option(parser)
         parser.add_argument("--meter", metavar="NAME", help=_("only this meter (default: all)"))
         parser.add_argument("--repair", action="store_true", help=_("set drifted periods to what their history says"))
-        parser.add_argument("--reason", default=REASON, help=_("why, for the audit event of a repair"))
+        parser.add_argument("--reason", help=_("why, for the audit event of a repair"))
         self.add_database_option(parser)
 
     def handle(
@@ -42,12 +42,14 @@ class Command(UsageCommand):
         organization: list[str] | None = None,
         meter: str | None = None,
         repair: bool = False,
-        reason: str = REASON,
+        reason: str | None = None,
         database: str | None = None,
         verbosity: int,
         **_options: Any,
     ) -> None:
         """Do it, print each finding, and say how many there were."""
+        if reason is not None and not repair:
+            raise CommandError(_("--reason is for the event of a repair: add --repair."))
         organizations = self.organizations(organization)
         everybody = get_organization_model()._base_manager.all()
         total = (everybody if organizations is None else organizations).count()
@@ -57,7 +59,7 @@ class Command(UsageCommand):
                 organizations,
                 meter=meter,
                 repair=repair,
-                reason=reason,
+                reason=REASON if reason is None else reason,
                 using=self.database(database),
                 progress=progress,
             ):
