@@ -55,6 +55,7 @@ UPDATES: list[tuple[type[UsageTrackingError], str, str, list[Any]]] = [
     (InvalidChange, "limits", "limits", [None, 5, "api", [("api", 5)]]),
     (UnknownMeter, "limits", "limits", [{"calls": 5}, {None: 5}, {"api": 5, "": 5}]),
     (InvalidChange, "features", "features", [None, "export", ["export"], {"": True}, {"x" * 65: True}]),
+    (InvalidChange, "features", "features", [{f"feature-{number}": True for number in range(201)}]),
     (InvalidChange, "features", "features", [{1: True}, {None: True}, {"ex\0port": True}]),
     (InvalidChange, "features.seats", "features", [{"seats": value} for value in [None, [1], {}, Decimal(1)]]),
     (InvalidChange, "features.seats", "features", [{"seats": float(value)} for value in ("nan", "inf", "-inf")]),

@@ -584,3 +584,14 @@ def test_a_preview_tells_what_would_change_and_writes_nothing(organization, djan
     assert update_limits(organization, **wanted) == changes
     with pytest.raises(InvalidChange):
         changes_of(copied, limits={"api": -1})
+
+
+def test_features_do_not_pile_up_without_end(organization):
+    """However few come at a time, an organization has at most 200; what would be one too many changes nothing."""
+    for start in (0, 100):
+        update_limits(organization, features={f"feature-{number}": True for number in range(start, start + 100)})
+    with pytest.raises(InvalidChange, match="more than 200 names") as caught:
+        update_limits(organization, features={"one-more": True})
+    assert caught.value.field == "features"
+    update_limits(organization, features={"one-more": True, "feature-0": "inherit"})
+    assert len(organization.usage_features) == 200

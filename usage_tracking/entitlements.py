@@ -16,6 +16,7 @@ from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidChange, InvalidInput
 from usage_tracking.ledger import database_of, instant, is_governed_by, key_of, locked
 from usage_tracking.models import (
+    MAX_FEATURES,
     UsageEvent,
     UsagePeriod,
     UsageTrackedOrganization,
@@ -278,6 +279,9 @@ def _apply(
         current = getattr(stored, f"usage_{field}")
         merged = {**(current if isinstance(current, Mapping) else {}), **merge}
         wanted[field] = {key: value for key, value in merged.items() if value != INHERIT}
+    if len(wanted.get("features", ())) > MAX_FEATURES:
+        message = f"features would have more than {MAX_FEATURES} names."
+        raise InvalidChange(message, field="features")
     changes = {}
     for field, new in wanted.items():
         old = getattr(stored, f"usage_{field}")

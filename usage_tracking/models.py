@@ -108,10 +108,17 @@ def check_limits(value: object, *, field: str = "limits") -> None:
         validate_limit(limit, field=f"{field}.{meter}")
 
 
+MAX_FEATURES: Final = 200
+"""Features that an organization or a plan may have: usage answers carry them all, and a form has a field for each."""
+
+
 def check_features(value: object, *, field: str = "features") -> None:
-    """Raise InvalidInput unless `value` is {name: bool | str | int | float}."""
+    """Raise InvalidInput unless `value` is {name: bool | str | int | float}, with at most MAX_FEATURES names."""
     if not isinstance(value, Mapping):
         message = f"{field} must be an object of features by name, not {value!r}."
+        raise InvalidInput(message, field=field)
+    if len(value) > MAX_FEATURES:
+        message = f"{field} has more than {MAX_FEATURES} names."
         raise InvalidInput(message, field=field)
     for name, feature in value.items():
         check_text(name, field=field)

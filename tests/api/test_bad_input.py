@@ -45,6 +45,7 @@ CHANGES = [
     *((f'{{"plan": {value}}}', "plan") for value in ("null", "1", "true", "[]", '"gold"', '"pro\\u0000"', '"PRO"')),
     *((f'{{"features": {value}}}', "features") for value in ("null", "1", '"export"', '["export"]', '{"": true}')),
     *((f'{{"features": {{"seats": {value}}}}}', "features.seats") for value in ("null", "[]", "{}", "1e400")),
+    (json.dumps({"features": {f"feature-{number}": True for number in range(201)}}), "features"),
     ('{"features": {"a": "\\u0000"}}', "features.a"),
     ('{"features": {"a": "\\ud800"}}', "features.a"),
     (f'{{"features": {{"{"n" * 65}": true}}}}', "features"),
