@@ -13,9 +13,11 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import sync_playwright
 
+from tests.chromium import CHROMIUM, FLAGS
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PICTURES = CHECKOUT / "docs" / "images"
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb"]
+ARGUMENTS = [*FLAGS, "--hide-scrollbars", "--force-color-profile=srgb"]
 
 WIDE, PHONE = {"width": 1000, "height": 700}, {"width": 320, "height": 640}
 CARDS = "".join(
@@ -89,7 +91,7 @@ def take(site):
     """Take them as a member of Bolt Robotics sees them."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=ARGUMENTS
+            executable_path=CHROMIUM, args=ARGUMENTS
         )
         for name, (path, part, options) in SHOTS.items():
             context = browser.new_context(reduced_motion="reduce", **options)

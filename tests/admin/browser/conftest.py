@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.chromium import CHROMIUM, FLAGS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser
-
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,14 +30,14 @@ def _async_unsafe() -> Iterator[None]:
 def browser() -> Iterator[Browser]:
     """Chromium, driven by Playwright; skips (or fails, where services are required) without them."""
     reason = (
-        f"No Chromium at {CHROMIUM}. To run these tests: `apt-get install chromium` and `pip install playwright`, "
+        "No Chromium, or no Playwright. To run these tests: `apt-get install chromium` and `pip install playwright`, "
         "or name yours in CHROMIUM=/path/to/chromium."
     )
     try:
         from playwright.sync_api import sync_playwright  # noqa: PLC0415 - an environment without it skips
     except ImportError:
         sync_playwright = None
-    if sync_playwright is None or shutil.which(CHROMIUM) is None:
+    if sync_playwright is None or CHROMIUM is None or shutil.which(CHROMIUM) is None:
         if os.environ.get("USAGE_TRACKING_REQUIRE_SERVICES") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
