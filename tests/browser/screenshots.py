@@ -90,9 +90,7 @@ def main():
 def take(site):
     """Take them as a member of Bolt Robotics sees them."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=ARGUMENTS
-        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         for name, (path, part, options) in SHOTS.items():
             context = browser.new_context(reduced_motion="reduce", **options)
             session = site["users"]["bob"]["session"]
