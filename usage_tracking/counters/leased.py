@@ -372,13 +372,15 @@ class LeasedCounter(Counter):
         for using, offers in due.items():
             for start in range(0, len(offers), BATCH):
                 try:
-                    self._settle_together(offers[start : start + BATCH], now, using)
+                    self._settle_together(offers[start : start + BATCH], now, using, closing=closing)
                 except DatabaseError as error:
                     errors.append(error)
         if errors:
             raise errors[0]
 
-    def _settle_together(self, offers: list[tuple[_Account, Offer]], now: datetime, using: str) -> None:
+    def _settle_together(
+        self, offers: list[tuple[_Account, Offer]], now: datetime, using: str, *, closing: bool
+    ) -> None:
         """Settle some leases in one transaction, and in the slow path those with more to do; gives back the turns."""
         options = usage_settings.LEASE
         deadline = monotonic() + options.expire_seconds / 2
@@ -389,15 +391,15 @@ class LeasedCounter(Counter):
                 if (result := settled.get(offer.pk)) is not None:
                     account.renew(offer, result, deadline)
                 elif offer.pk not in settled:
-                    self._settle_alone(account, now, using)
+                    self._settle_alone(account, now, using, closing=closing)
         finally:
             for account, _ in offers:
                 if account.lease is not None:
                     account.lease.in_flight = False
                 account.turn.release()
 
-    def _settle_alone(self, account: _Account, now: datetime, using: str) -> None:
-        borrows = lending.kept(account.demand) > 0 and not self._stopping
+    def _settle_alone(self, account: _Account, now: datetime, using: str, *, closing: bool) -> None:
+        borrows = lending.kept(account.demand) > 0 and not closing and not self._stopping
         try:
             self._visit(account, now, using, _only_settle, borrows=borrows)
         except (OrganizationGone, UnknownMeter):
