@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +13,8 @@ from usage_tracking.counters.exact import ExactCounter
 from usage_tracking.counters.leased import LeasedCounter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from usage_tracking.models import UsageTrackedOrganization
 
 
