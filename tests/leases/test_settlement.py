@@ -1,13 +1,17 @@
 """What was spent is counted where it was spent, once, whatever has happened there since."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from threading import Event
 
 import pytest
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from tests.concurrency.books import periods_of, used_by_bucket
+from tests.factories import OrganizationFactory
 from tests.leases.tables import DAY, NEXT_MONTH, NOW, announced, on_lease, open_row, take
 from tests.leases.threads import PATIENCE, in_thread
+from usage_tracking.conf import SettingError
 from usage_tracking.counters import leased, leased_counter
 from usage_tracking.counters.settlement import write
 from usage_tracking.lending import BUSY
@@ -104,6 +108,87 @@ def test_a_clock_that_lags_behind_does_not_spend_from_a_later_bucket(organizatio
     assert usage_of(organization, now=NOW + DAY).used == BUSY + 1
 
 
+def test_a_bucket_that_is_empty_again_is_kept_while_something_of_it_is_on_lease(organization, another):
+    """What is spent of the lease after all is counted there."""
+    decision = consume(organization, BUSY, now=NOW)
+    other = another()
+    assert other.give_back(decision.charge, now=NOW) == BUSY
+    consume(organization, 5, now=NOW)
+    close_bucket(other, organization)
+    leased_counter.settle_all(NOW + DAY, closing=True)
+    assert used_by_bucket(organization) == {MIDNIGHT: 5, MIDNIGHT + DAY: 1}
+
+
+# -- who comes in between ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def busy(organization):
+    """Two organizations on lease here, each with 5 to settle."""
+    organizations = [organization, OrganizationFactory()]
+    for each in organizations:
+        consume(each, BUSY, now=NOW)
+        consume(each, 5, now=NOW)
+    return organizations
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_row_that_somebody_has_locked_is_waited_for_when_all_is_returned(organization, monkeypatch, closing):
+    """Otherwise it is settled the next time, so that it keeps nobody else waiting."""
+    if not connection.features.has_select_for_update_skip_locked:
+        pytest.skip("This database waits for the row in any case.")
+    consume(organization, BUSY, now=NOW)
+    consume(organization, 5, now=NOW)
+    passed_by = Event()
+
+    def write_and_tell(offers, **options):
+        settled = write(offers, **options)
+        passed_by.set()
+        return settled
+
+    with monkeypatch.context() as patch, transaction.atomic():
+        UsagePeriod.objects.select_for_update().get()
+        patch.setattr(leased, "write", write_and_tell)
+        settlement = in_thread(lambda: leased_counter.settle_all(NOW, closing=closing))
+        assert passed_by.wait(PATIENCE)
+        if not closing:
+            settlement.result(PATIENCE)
+    settlement.result(PATIENCE)
+    assert (open_row().used, len(on_lease())) == ((BUSY + 5, 0) if closing else (BUSY, 1))
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError, RuntimeError])
+def test_a_settlement_that_fails_holds_up_nobody(busy, monkeypatch, error):
+    """Whatever it was: everybody's turn ends, what could be settled is, and the rest when it is tried again."""
+    monkeypatch.setattr(leased, "BATCH", 1)
+    batches = []
+
+    def write_second(offers, **options):
+        batches.append(offers)
+        if len(batches) == 1:
+            raise error("It failed.")
+        return write(offers, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leased, "write", write_second)
+        with pytest.raises(error):
+            leased_counter.settle_all(NOW)
+    assert [UsagePeriod.objects.get(organization=each).used for each in busy] == [BUSY, BUSY + 5]
+    for each in busy:
+        assert in_thread(partial(consume, each, 100, now=NOW)).result(PATIENCE)
+    assert [UsagePeriod.objects.get(organization=each).used for each in busy] == [BUSY + 105, BUSY + 105]
+
+
+def test_a_lease_whose_settings_are_broken_holds_up_nobody(busy, configure):
+    """The settings are read anew each time."""
+    configure(LEASE={"LOST": "?"})
+    with pytest.raises(SettingError):
+        leased_counter.settle_all(NOW)
+    configure(LEASE={})
+    for each in busy:
+        assert in_thread(partial(consume, each, 100, now=NOW)).result(PATIENCE)
+
+
 # -- announcements -----------------------------------------------------------------------------------------------------
 
 
@@ -124,6 +209,14 @@ def test_a_threshold_is_announced_when_it_is_settled(organization, at_ten_percen
         leased_counter.settle_all(NOW)
     assert told == [BUSY + 5]
     assert announced() == [(open_row().pk, 10)]
+
+
+def test_a_lease_that_has_something_to_announce_is_returned_like_any_other(organization, at_ten_percent):
+    """The way through the slow path lends nothing when all is returned."""
+    consume(organization, BUSY, now=NOW)
+    consume(organization, 5, now=NOW)
+    leased_counter.settle_all(NOW, closing=True)
+    assert (announced(), on_lease()) == ([(open_row().pk, 10)], [])
 
 
 @pytest.mark.parametrize("closes", [close_period, reset_by_hand])
