@@ -336,16 +336,30 @@ class LeasedCounter(Counter):
     def settled(self, key: object, *meters: str, now: datetime, using: str, **options: Any) -> Iterator[list[Ledger]]:
         """Like `ledger.locked`, with whatever this process has on lease of the organization handed in first."""
         with deferred_delivery() as outboxes, ExitStack() as turns:
-            accounts = []
-            # Who is in a transaction may hold a row that the holder of a turn waits for.
-            if self.joins(using) or not connections[using].in_atomic_block:
-                accounts = [self._accounts.get((home_of(using), key, meter)) for meter in sorted(usage_settings.METERS)]
+            accounts = [self._accounts.get((home_of(using), key, meter)) for meter in sorted(usage_settings.METERS)]
             held = [account for account in accounts if account is not None]
+            if connections[using].in_atomic_block and not self.joins(using):
+                self._settle_beforehand(held, now, using)
+                held = []
             for account in held:
                 turns.enter_context(account.turn)
             with _locked(held, key, *meters, now=now, using=using, **options) as ledgers:
                 yield ledgers
         dispatch(outboxes)
+
+    def _settle_beforehand(self, accounts: Iterable[_Account], now: datetime, using: str) -> None:
+        """Settle what the caller's transaction is about to change, apart from it and as far as nobody has to wait.
+
+        The caller may hold a row that the holder of a turn waits for, or that we would.
+        """
+        for account in accounts:
+            if account.lease is not None and account.turn.acquire(blocking=False):
+                try:
+                    apart(using, partial(self._settle_alone, account, now, using, closing=True))
+                except Error:
+                    pass  # it stays on the books
+                finally:
+                    account.turn.release()
 
     def settle_all(self, now: datetime, *, closing: bool = False) -> None:
         """Settle every lease whose turn is free (`closing`: all of them, and return them), some at a time.
