@@ -33,7 +33,7 @@ from usage_tracking.counters.settlement import Offer, Settled, write
 from usage_tracking.counters.settler import Settler
 from usage_tracking.databases import apart, home_of, in_test_case
 from usage_tracking.deadlocks import retried
-from usage_tracking.events import deferred_delivery, dispatch
+from usage_tracking.events import deferred_delivery, dispatch, dispatch_after_commit
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
 from usage_tracking.ledger import Ledger, SpentLease, locked
 from usage_tracking.models import UsageLease, UsagePeriod, UsageTrackedOrganization
@@ -251,7 +251,7 @@ class LeasedCounter(Counter):
             if decision is None:
                 account.asked += amount
                 decision = apart(using, lambda: self._ask(account, amount, now, using, refusable=refusable))
-        dispatch(outboxes)
+        _tell(outboxes)
         return decision
 
     def _ask(self, account: _Account, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
@@ -312,7 +312,7 @@ class LeasedCounter(Counter):
             else:
                 give_back = partial(Ledger.give_back_charge, charge=charge)
                 given = apart(using, lambda: self._visit(account, now, using, give_back, borrows=False))
-        dispatch(outboxes)
+        _tell(outboxes)
         return given
 
     # -- books ---------------------------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ class LeasedCounter(Counter):
                 turns.enter_context(account.turn)
             with _locked(held, key, *meters, now=now, using=using, **options) as ledgers:
                 yield ledgers
-        dispatch(outboxes)
+        _tell(outboxes)
 
     def _settle_beforehand(self, accounts: Iterable[_Account], now: datetime, using: str) -> None:
         """Settle what the caller's transaction is about to change, apart from it and as far as nobody has to wait.
@@ -368,7 +368,7 @@ class LeasedCounter(Counter):
         """
         with deferred_delivery() as outboxes:
             self._settle_all(now, closing=closing)
-        dispatch(outboxes)
+        _tell(outboxes)
 
     def _settle_all(self, now: datetime, *, closing: bool) -> None:
         due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
@@ -481,3 +481,12 @@ def _locked(accounts: Iterable[_Account], key: object, *meters: str, **options: 
 
 def _only_settle(_: Ledger) -> None:
     """Do nothing in a visit beyond settling."""
+
+
+def _tell(outboxes: Iterable[str]) -> None:
+    """Deliver what was announced once the caller's transaction is over, if there is one: it is not its business."""
+    for outbox in outboxes:
+        if connections[outbox].in_atomic_block:
+            dispatch_after_commit(outbox)
+        else:
+            dispatch([outbox])
