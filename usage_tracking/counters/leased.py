@@ -355,7 +355,7 @@ class LeasedCounter(Counter):
         for account in accounts:
             if account.lease is not None and account.turn.acquire(blocking=False):
                 try:
-                    apart(using, partial(self._settle_alone, account, now, using, closing=True))
+                    apart(using, partial(self._settle_alone, account, now, using, closing=True), patience=0.1)
                 except Error:
                     pass  # it stays on the books
                 finally:
