@@ -53,7 +53,7 @@ class _Lease:
     """What this process has on lease of one open bucket."""
 
     __slots__ = (
-        "bucket_start", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "kept", "limit",
+        "bucket_start", "charge", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "kept", "limit",
         "marked", "period", "period_id", "pk", "settled", "spent", "used",
     )  # fmt: skip
 
@@ -65,6 +65,7 @@ class _Lease:
         self.enforcement, self.expired = Enforcement(row.enforcement), row.has_ended(now)
         self.bucket_start, self.ends_at = row.bucket_start, row.checkpoint_at
         self.used = row.used
+        self.charge: Charge | None = None
         self.deadline = deadline
         # Whether a transaction is just writing what was spent: what comes back meanwhile goes where that goes.
         self.in_flight = False
@@ -97,6 +98,10 @@ class _Account:
                 return None
             lease.spent += amount
             used = lease.used + lease.spent - lease.settled
+            # What one request takes, most others take.
+            charge = lease.charge
+            if charge is None or charge.amount != amount:
+                charge = lease.charge = self._charge(lease, amount)
         return Decision(
             allowed=True,
             amount=amount,
@@ -108,14 +113,17 @@ class _Account:
                 enforcement=lease.enforcement,
                 expired=lease.expired,
             ),
-            charge=Charge(
-                database=self.using,
-                organization_id=self.organization_id,
-                meter=self.meter,
-                amount=amount,
-                period_id=lease.period_id,
-                bucket_start=lease.bucket_start,
-            ),
+            charge=charge,
+        )
+
+    def _charge(self, lease: _Lease, amount: int) -> Charge:
+        return Charge(
+            database=self.using,
+            organization_id=self.organization_id,
+            meter=self.meter,
+            amount=amount,
+            period_id=lease.period_id,
+            bucket_start=lease.bucket_start,
         )
 
     def hand_in(self) -> SpentLease | None:
