@@ -118,6 +118,7 @@ def test_a_body_that_is_no_json_is_a_bad_request(organization, manager, name, bo
     before = state(organization)
     answer = manager.send("patch" if name == "limits" else "post", url(name, organization), body)
     assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
+    assert answer.json()["errors"] == {"body": ["The body is not JSON."]}
     assert state(organization) == before
 
 
