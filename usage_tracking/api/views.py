@@ -110,7 +110,7 @@ class OrganizationViewSet(UsageAPIView, GenericViewSet[Any]):
         return Response(history_answer(organization, HistoryQuery.of(request), timezone.now()))
 
     @schema.events
-    @action(detail=True, permission_classes=[IsManager])
+    @action(detail=True, permission_classes=[IsManager], filter_backends=())
     def events(self, request: Request, id: str) -> Response:  # noqa: A002, ARG002 - as the URL calls it
         """List what happened: announcements, resets and changes, the newest first."""
         organization = self.get_object()
