@@ -17,6 +17,7 @@ from usage_tracking.entitlements import update_limits
 from usage_tracking.metering import adjust, record, refund
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
 from usage_tracking.resets import reset
+from usage_tracking.verification import verify_usage
 
 NAMES = ["period", "history", "event"]
 DAY = timedelta(days=1)
@@ -176,12 +177,20 @@ def test_an_event_tells_old_and_new_values_in_words(operator, organization):
     assert "{" not in page.partition("Details")[2]
 
 
+def repaired(organization):
+    """Have a closed period drift, and mended."""
+    reset(organization)
+    UsagePeriod.objects.filter(is_open=None).update(used=9)
+    assert [finding.repaired for finding in verify_usage(repair=True)] == [True]
+
+
 @pytest.mark.parametrize(
     ("happen", "words"),
     [
         (lambda one: adjust(one, used=1200), "Used 7 → 1,200"),
         (lambda one: refund(one, 3), "Given back 3"),
-        (reset, "Used 7 → 0 Closed by manual"),
+        (reset, "Used in the closed period 7 Used in the open period 0 Closed by manual"),
+        (repaired, "Used, recomputed from history 9 → 7 Used in the open period 0"),
     ],
 )
 def test_an_event_tells_what_it_did_to_the_count(operator, organization, happen, words):

@@ -78,17 +78,9 @@ def _anchor(value: str) -> str:
 
 
 def _facts(data: dict[str, Any]) -> Iterator[Fact]:
-    if "used" in data:
-        previous = data.pop("previous_used", None)
-        yield Fact(
-            name=_("Used"),
-            value=number_text(data.pop("used")),
-            was="" if previous is None else number_text(previous),
-        )
+    yield from _used(data)
     if "amount" in data:
         yield Fact(name=_("Given back"), value=number_text(data.pop("amount")))
-    if "recomputed_used" in data:
-        yield Fact(name=_("Used, by the history"), value=number_text(data.pop("recomputed_used")))
     if period := data.pop("recomputed_period", None):
         yield Fact(name=_("Period that was recomputed"), value=_period(period["start"], period["end"]))
     if "mode" in data:
@@ -99,6 +91,20 @@ def _facts(data: dict[str, Any]) -> Iterator[Fact]:
         yield Fact(name=_("Open period"), value=_period(data.pop("period_start"), data.pop("period_end", None)))
     for name, value in data.items():
         yield Fact(name=name, value=str(value))
+
+
+def _used(data: dict[str, Any]) -> Iterator[Fact]:
+    """Tell amounts: `used` is of the open period, `previous_used` of the one that the event is about."""
+    used, before, recomputed = (data.pop(key, None) for key in ("used", "previous_used", "recomputed_used"))
+    if recomputed is not None:
+        yield Fact(name=_("Used, recomputed from history"), value=number_text(recomputed), was=number_text(before))
+    elif before is not None and "mode" in data:
+        yield Fact(name=_("Used in the closed period"), value=number_text(before))
+    elif before is not None:
+        yield Fact(name=_("Used"), value=number_text(used), was=number_text(before))
+        return
+    if used is not None:
+        yield Fact(name=_("Used in the open period"), value=number_text(used))
 
 
 def _period(start: str, end: str | None) -> str:

@@ -271,7 +271,7 @@ class UsageEventAdmin(RecordAdmin):
     def kind_shown(self, obj: UsageEvent) -> str:
         """What happened, and at how many percent of the limit."""
         kind = obj.get_kind_display()
-        return kind if obj.threshold is None else f"{kind} ({obj.threshold} %)"
+        return kind if obj.threshold is None else f"{kind} ({obj.threshold}\N{NO-BREAK SPACE}%)"
 
     @admin.display(description=_("actor"), ordering="actor_label")
     def actor_shown(self, obj: UsageEvent) -> str:
