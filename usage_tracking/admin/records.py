@@ -1,5 +1,6 @@
 """Periods, history and events: read-only, filterable, exportable."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django import forms
@@ -10,6 +11,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.module_loading import import_string
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
@@ -80,6 +83,16 @@ class RecordAdmin(ModelAdmin):
         """What the settings call it."""
         return label_of(obj.meter)
 
+    @admin.display(description=_("start"), ordering="start")
+    def start_shown(self, obj: Any) -> str:
+        """As short as the reader's language has it: for the list."""
+        return _short(obj.start)
+
+    @admin.display(description=_("end"), ordering="end")
+    def end_shown(self, obj: Any) -> str:
+        """As short as the reader's language has it: for the list."""
+        return _short(obj.end)
+
     @admin.display(description=_("used"), ordering="used")
     def used_shown(self, obj: Any) -> str:
         """The amount."""
@@ -130,8 +143,8 @@ class UsagePeriodAdmin(RecordAdmin):
     list_display = (
         "organization",
         "meter_shown",
-        "start",
-        "end",
+        "start_shown",
+        "end_shown",
         "used_shown",
         "limit_shown",
         "state_shown",
@@ -211,7 +224,7 @@ class UsagePeriodAdmin(RecordAdmin):
 class UsageHistoryAdmin(RecordAdmin):
     """Buckets of history."""
 
-    list_display = ("organization", "meter_shown", "start", "end", "used_shown", "refused_shown")
+    list_display = ("organization", "meter_shown", "start_shown", "end_shown", "used_shown", "refused_shown")
     list_filter = (OrganizationFilter, MeterFilter, "start")
     readonly_fields = ("meter_shown", "used_shown", "refused_shown")
     fields = ("organization", "meter_shown", "period", "start", "end", "used_shown", "refused_shown")
@@ -223,7 +236,7 @@ class UsageEventAdmin(RecordAdmin):
     """Audit trail and outbox."""
 
     list_display = (
-        "created_at",
+        "created_shown",
         "organization",
         "kind_shown",
         "meter_shown",
@@ -267,6 +280,11 @@ class UsageEventAdmin(RecordAdmin):
         "delivered_at",
     )
 
+    @admin.display(description=_("created at"), ordering="created_at")
+    def created_shown(self, obj: UsageEvent) -> str:
+        """As short as the reader's language has it: for the list."""
+        return _short(obj.created_at)
+
     @admin.display(description=_("kind"), ordering="kind")
     def kind_shown(self, obj: UsageEvent) -> str:
         """What happened, and at how many percent of the limit."""
@@ -287,6 +305,10 @@ class UsageEventAdmin(RecordAdmin):
     def facts(self, obj: UsageEvent) -> SafeString:
         """What the event has kept, readable: what was used, and old and new values."""
         return render_to_string("usage_tracking/admin/facts.html", {"facts": facts_of(obj)})
+
+
+def _short(moment: datetime | None) -> str:
+    return "" if moment is None else date_format(timezone.localtime(moment), "SHORT_DATETIME_FORMAT")
 
 
 def _through_organization(field: str) -> str:

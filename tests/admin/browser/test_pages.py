@@ -136,9 +136,11 @@ def test_nothing_sticks_out_of_a_narrow_window(visit, bolt, name):
     )
 
 
+@pytest.mark.parametrize("language", ["en", "de"])
 @pytest.mark.parametrize("name", RECORDS)
-def test_records_fit_a_window_of_1280_pixels(visit, bolt, name):
+def test_records_fit_a_window_of_1280_pixels(visit, bolt, settings, name, language):
     """Between the admin's own bars no column is cut off, however many numbers and words a row has."""
+    settings.LANGUAGE_CODE = language
     consume(bolt, 1_000_000)
     update_limits(bolt, limits={"api": None}, reason="A reason of several words, as people do write them. " * 5)
     adjust(bolt, used=1_234_567)
