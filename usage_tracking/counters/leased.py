@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.utils import timezone
 
 from usage_tracking import lending, refusals
@@ -31,7 +31,7 @@ from usage_tracking.counters.base import Counter
 from usage_tracking.counters.exact import ExactCounter, count_between_rails
 from usage_tracking.counters.settlement import Offer, Settled, write
 from usage_tracking.counters.settler import Settler
-from usage_tracking.databases import apart, home_of, in_test_case
+from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, in_test_case
 from usage_tracking.deadlocks import retried
 from usage_tracking.events import deferred_delivery, dispatch
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
@@ -53,8 +53,8 @@ class _Lease:
     """What this process has on lease of one open bucket."""
 
     __slots__ = (
-        "bucket_start", "charge", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "kept", "limit",
-        "marked", "period", "period_id", "pk", "settled", "spent", "used",
+        "bucket_start", "charge", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "kept",
+        "limit", "marked", "period", "period_id", "pk", "settled", "spent", "used",
     )  # fmt: skip
 
     def __init__(self, lease: UsageLease, row: UsagePeriod, *, deadline: float, now: datetime) -> None:
@@ -312,7 +312,8 @@ class LeasedCounter(Counter):
             refusals.forget(key)
             return charge.amount
         using = charge.database
-        with deferred_delivery() as outboxes, account.turn:  # what was being settled is in the database by then
+        # What was being settled is in the database once the turn is ours.
+        with deferred_delivery() as outboxes, _turn_of(account, using):
             if account.take_back(charge):
                 given = charge.amount
             elif account.lease is None:
@@ -365,22 +366,23 @@ class LeasedCounter(Counter):
         dispatch(outboxes)
 
     def _settle_all(self, now: datetime, *, closing: bool) -> None:
-        due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
-        for key, account in list(self._accounts.items()):
-            if not account.turn.acquire(blocking=closing):
-                continue  # its own visit settles it
-            offer = account.offer(now, closing=closing)
-            if offer is not None:
-                due[account.using].append((account, offer))
-                continue
-            if not account.asked_before:
-                del self._accounts[key]
-            account.turn.release()
         errors = []
-        for using, offers in due.items():
-            for start in range(0, len(offers), BATCH):
+        known = list(self._accounts.items())
+        for start in range(0, len(known), BATCH):
+            due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
+            for key, account in known[start : start + BATCH]:
+                if not account.turn.acquire(timeout=LOCK_WAIT_SECONDS if closing else 0):
+                    continue  # its own visit settles it
+                offer = account.offer(now, closing=closing)
+                if offer is not None:
+                    due[account.using].append((account, offer))
+                    continue
+                if not account.asked_before:
+                    del self._accounts[key]
+                account.turn.release()
+            for using, offers in due.items():
                 try:
-                    self._settle_together(offers[start : start + BATCH], now, using)
+                    self._settle_together(offers, now, using)
                 except DatabaseError as error:
                     errors.append(error)
         if errors:
@@ -444,6 +446,22 @@ class LeasedCounter(Counter):
                 if self._accounts.get(key) is account:
                     yield account
                     return
+
+
+@contextmanager
+def _turn_of(account: _Account, using: str) -> Iterator[None]:
+    """Have the turn of an account. Raises OperationalError if a caller in a transaction would wait for it too long.
+
+    Whoever has the turn may wait for a row that the caller's transaction holds, and no database sees that deadlock.
+    """
+    patience = LOCK_WAIT_SECONDS if connections[using].in_atomic_block else -1
+    if not account.turn.acquire(timeout=patience):
+        message = f"Usage of organization {account.organization_id} is being settled for too long."
+        raise OperationalError(message)
+    try:
+        yield
+    finally:
+        account.turn.release()
 
 
 @contextmanager
