@@ -359,7 +359,7 @@ class LeasedCounter(Counter):
     def settle_all(self, now: datetime, *, closing: bool = False) -> None:
         """Settle every lease whose turn is free (`closing`: all of them, and return them), some at a time.
 
-        What cannot be settled stays on the books. Raises the database error that stopped it.
+        What cannot be settled stays on the books. Raises the first error that was in the way.
         """
         with deferred_delivery() as outboxes:
             self._settle_all(now, closing=closing)
@@ -383,7 +383,7 @@ class LeasedCounter(Counter):
             for using, offers in due.items():
                 try:
                     self._settle_together(offers, now, using)
-                except DatabaseError as error:
+                except Exception as error:  # noqa: BLE001 - raised once the others are settled
                     errors.append(error)
         if errors:
             raise errors[0]
