@@ -65,7 +65,7 @@ def test_names_that_the_docs_import_exist(page):
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
-INTERNAL = {"ViewUsage", "denial", "prepare_resolver", "spans_between", "usage_of_view"}
+INTERNAL = {"ViewUsage", "denial", "prepare_resolver", "boundaries_between", "usage_of_view"}
 """In `__all__` for other modules of the package; nothing a host needs."""
 
 
