@@ -120,6 +120,11 @@ class UsageCard:
         }.get(self.level, "")
 
     @property
+    def is_short(self) -> bool:
+        """Whether more would help: from the warning threshold on, or when the meter is not included."""
+        return self.level not in {Level.NORMAL, Level.UNLIMITED}
+
+    @property
     def remaining(self) -> str:
         """What is left; empty when there is nothing to be left of."""
         left = self.usage.remaining
@@ -182,7 +187,7 @@ class Feature:
     label: str
     included: bool
     value: str
-    """A number or a text; `Included` or `Not included` for what is only there or not."""
+    """A number or a text; `Included` or `Not included` for what is only there or not, also if that is 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +224,7 @@ def _feature(label: str, value: bool | str | float) -> Feature:  # noqa: FBT001 
     elif isinstance(value, str):
         text = value
     else:
-        text = str(number_format(value, force_grouping=True))
+        text = str(number_format(value, force_grouping=True)) if value else ""
     return Feature(label=label, included=bool(value), value=text or _("Not included"))
 
 

@@ -137,7 +137,7 @@ def test_an_unknown_meter_is_an_error(organization):
 def test_features_are_those_of_plan_and_overrides(organization, configure):
     """Labelled ones first; what only has a label is not included."""
     configure(PLANS={"pro": {"features": {"export": True, "seats": 2500, "beta": False, "support": "phone"}}})
-    update_limits(organization, plan="pro", features={"seats": 3000, "note": ""})
+    update_limits(organization, plan="pro", features={"seats": 3000, "note": "", "robots": 0})
     plan = features_of(organization, {"seats": "Seats", "sso": "Single sign-on"})
     assert plan.name == "pro"
     assert [(each.label, each.included, each.value) for each in plan.features] == [
@@ -147,4 +147,5 @@ def test_features_are_those_of_plan_and_overrides(organization, configure):
         ("beta", False, "Not included"),
         ("support", True, "phone"),
         ("note", False, "Not included"),
+        ("robots", False, "Not included"),
     ]
