@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -82,8 +83,16 @@ def test_types_are_what_schema_and_module_say(node, tmp_path):
 
 
 def test_a_strict_consumer_compiles(node):
-    """TypeScript in strict mode accepts what a host writes, and refuses what is wrong."""
+    """TypeScript in strict mode accepts what a host writes, in JSX too, and refuses what is wrong."""
     node("npx", "tsc", "--project", "tsconfig.json")
+
+
+def test_the_manual_tells_jsx_of_the_elements():
+    """Its declaration is the one that compiles."""
+    written = (CHECKOUT / "docs" / "how-to" / "react.md").read_text()
+    declaration = re.search(r"type UsageProps.*?\n}\n(?=```)", written, re.DOTALL)
+    assert declaration
+    assert declaration.group() in (TESTS / "consumer-react.tsx").read_text()
 
 
 def test_the_npm_package_has_module_and_types(node, tmp_path):

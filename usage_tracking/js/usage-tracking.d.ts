@@ -106,6 +106,14 @@ export class UsageDashboard extends HTMLElement {
     meters?: string | number;
 }
 
+/** The properties of each element, beside those of every element. */
+export interface UsageElements {
+    "api-usage-card": Omit<ApiUsageCard, keyof HTMLElement>;
+    "feature-access-card": Omit<FeatureAccessCard, keyof HTMLElement>;
+    "usage-history-chart": Omit<UsageHistoryChart, keyof HTMLElement>;
+    "usage-dashboard": Omit<UsageDashboard, keyof HTMLElement>;
+}
+
 declare global {
     interface HTMLElementTagNameMap {
         "api-usage-card": ApiUsageCard;

@@ -636,7 +636,7 @@ export class UsageHistoryChart extends UsageElement {
     const ask = (slice) => shared(this._client, "getUsageHistory", { ...question, ...slice });
     const last = (days) => (days > MAX_MARKS ? { bucket: "week", last: Math.ceil(days / 7) } : { bucket: "day", last: days });
     if (range !== "all") return ask(last(DAYS[range]));
-    // From the first month with usage, in the finest buckets that are not too many.
+    // From the first month with usage, in buckets that are not too many.
     const months = await ask({ bucket: "month", last: 300 });
     const points = months.points.slice(months.points.findIndex(({ used, refused }) => used || refused));
     const days = Math.ceil((Date.now() - Date.parse(points[0].start)) / DAY) + 1;
@@ -805,7 +805,7 @@ h2,p,ul{margin:0;padding:0}
 header{display:flex;flex-wrap:wrap;align-items:center;justify-content:space-between;gap:.25rem .75rem}
 h2{color:var(--_muted);font-size:.875rem;font-weight:550}
 [part=badge]{display:inline-flex;align-items:center;gap:.3rem;padding:.1rem .55rem;border-radius:99px;background:color-mix(in srgb,var(--_level) 11%,var(--_surface));color:var(--_level);font-size:.8125rem;font-weight:600}
-.icon{width:.875rem;height:.875rem;fill:none;stroke:currentColor;stroke-width:1.7;stroke-linecap:round}
+.icon{flex:none;width:.875rem;fill:none;stroke:currentColor;stroke-width:1.7;stroke-linecap:round}
 [part=figure]{margin-block:.625rem .875rem;color:var(--_muted)}
 [part=figure] strong{margin-inline-end:.15rem;color:var(--_text);font-size:1.875rem;font-weight:650;line-height:1.1}
 [part=bar]{margin-block-end:.875rem}
