@@ -293,6 +293,7 @@ def test_a_finger_reads_the_chart(visit):
     box = page.get_by_role("slider").bounding_box()
     page.touchscreen.tap(box["x"] + 2, box["y"] + 50)
     assert page.locator("[part=tooltip]").inner_text() == "Mar 1, 2026: 10"
+    assert page.locator("[part=tooltip]").get_attribute("dir") == "auto"  # the plot's is ltr, whatever the language
     page.get_by_role("button", name="Elsewhere").tap()
     page.locator("[part=tooltip]").wait_for(state="hidden")
 

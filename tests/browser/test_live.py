@@ -157,13 +157,14 @@ def test_it_refreshes_in_a_page_that_is_never_still(visit):
     says(page, "2 of 9")
 
 
-def test_what_changes_after_an_answer_is_asked_for_all_the_same(visit):
-    """The host says so right after the elements have asked: they ask again, but not within five seconds."""
+@pytest.mark.parametrize("event", ["usage-changed", "visibilitychange"])
+def test_what_changes_after_an_answer_is_asked_for_all_the_same(visit, event):
+    """The host says so, or the tab is shown again: they ask once more, but not within five seconds."""
     page = still(visit())
     page.evaluate(COUNTED)
     says(page, "1 of 9")
     for _ in range(3):
-        page.evaluate("() => document.dispatchEvent(new Event('usage-changed'))")
+        page.evaluate("(event) => document.dispatchEvent(new Event(event))", event)
         page.clock.run_for(1_000)
     assert page.evaluate("asked") == 1
     page.clock.run_for(5_000)

@@ -295,7 +295,7 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
   _values = {};
   _upgraders = new Set();
   _refresh = () => page.hidden || this._load();
-  // Not before an answer stops being fresh.
+  // Not while an answer is fresh.
   _changed = () => setTimeout(this._refresh, asked + FRESH + 50 - Date.now());
 
   constructor() {
@@ -706,7 +706,7 @@ export class UsageHistoryChart extends UsageElement {
       type === "bar"
         ? path("mark", values.map(bar).join(""))
         : (type === "area" ? path("area", `${line}V200H${count > 1 ? x(0) : 0}`) : "") + path("line", line);
-    return `<div part="plot" dir="ltr"><svg class="values" width="44" height="232" aria-hidden="true">${labels}</svg><div class="drawing" data-key="plot" tabindex="0" role="slider" aria-label="${title}" aria-valuemax="${count}" aria-valuenow="${count}" aria-valuetext="${this._describe(count - 1)}"><svg width="100%" height="232" aria-hidden="true"><svg y="8" width="100%" height="200">${grid}<svg viewBox="0 0 100 200" preserveAspectRatio="none">${shapes}</svg>${dates}<rect class="here" width="${width}%" height="200"/></svg></svg><div part="tooltip" hidden></div></div></div>`;
+    return `<div part="plot" dir="ltr"><svg class="values" width="44" height="232" aria-hidden="true">${labels}</svg><div class="drawing" data-key="plot" tabindex="0" role="slider" aria-label="${title}" aria-valuemax="${count}" aria-valuenow="${count}" aria-valuetext="${this._describe(count - 1)}"><svg width="100%" height="232" aria-hidden="true"><svg y="8" width="100%" height="200">${grid}<svg viewBox="0 0 100 200" preserveAspectRatio="none">${shapes}</svg>${dates}<rect class="here" width="${width}%" height="200"/></svg></svg><div part="tooltip" dir="auto" hidden></div></div></div>`;
   }
 
   _describe(index) {
