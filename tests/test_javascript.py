@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.staticfiles import finders
+from django.contrib.staticfiles.storage import ManifestStaticFilesStorage, staticfiles_storage
 from django.core.management import call_command
 
 import usage_tracking
@@ -67,6 +68,28 @@ def test_hashed_names_are_enough(tmp_path, settings):
     names = {path.name for path in (tmp_path / "usage_tracking").rglob("*") if path.is_file()}
     assert {"usage-tracking.js", "usage-tracking.css"} <= names
     assert {Path(name).suffix for name in names} == {".js", ".css"}
+
+
+class HashedStaticFilesStorage(ManifestStaticFilesStorage):
+    """As the manual has it."""
+
+    support_js_module_import_aggregation = True
+
+
+def test_a_module_of_the_host_imports_it_under_its_hashed_name(tmp_path, settings):
+    """The one that the page loads: it would run twice under two names."""
+    (tmp_path / "source").mkdir()
+    module = tmp_path / "source" / "gates.js"
+    module.write_text('import { $usage } from "./usage_tracking/usage-tracking.js";\n')
+    settings.STATICFILES_DIRS = [module.parent]
+    settings.STATIC_ROOT = tmp_path / "static"
+    backend = f"{__name__}.{HashedStaticFilesStorage.__name__}"
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": backend}}
+    call_command("collectstatic", verbosity=0, interactive=False)
+    hashed = staticfiles_storage.stored_name("usage_tracking/usage-tracking.js")
+    imported = (tmp_path / "static" / staticfiles_storage.stored_name("gates.js")).read_text()
+    assert hashed != "usage_tracking/usage-tracking.js"
+    assert f'from "./{hashed}"' in imported
 
 
 def test_contracts_hold_with_the_real_packages(node):
