@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format, get_format, number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -30,6 +30,7 @@ __all__ = [
     "features_of",
     "level_of",
     "number",
+    "numbers",
     "usage_cards",
     "warning_threshold",
 ]
@@ -71,6 +72,14 @@ def level_of(usage: Usage, threshold: int) -> Level:
 def number(value: int) -> str:
     """Return a whole number with the digits grouped, as the active language does it."""
     return str(number_format(value, force_grouping=True)) if abs(value) > 999 else str(value)
+
+
+def numbers(values: Iterable[int]) -> list[str]:
+    """Return each of `values` as `number` does, but look up once how: that takes twenty times as long as doing it."""
+    if get_format("NUMBER_GROUPING") != 3:
+        return [number(value) for value in values]
+    separator = str(get_format("THOUSAND_SEPARATOR"))
+    return [f"{value:,}".replace(",", separator) for value in values]
 
 
 # -- usage -------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
 from usage_tracking import charts
-from usage_tracking.cards import number
+from usage_tracking.cards import number, numbers
 from usage_tracking.charts import ChartType, TimePoint, TimeRange
 from usage_tracking.conf import Meter, nearest, usage_settings
 from usage_tracking.exceptions import InvalidInput
@@ -29,15 +29,6 @@ from usage_tracking.plans import meter_named
 __all__ = ["HistoryChart", "chart_type_named", "history_charts", "time_range_named"]
 
 Choice = TypeVar("Choice", bound=StrEnum)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
-    """A text at an axis."""
-
-    at: float
-    text: str
-    minor: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +47,12 @@ class HistoryChart:
     """A `<g>` for each mark: its bar or dot, the column that a pointer hits, and its text."""
     rows: SafeString
     """The same as rows of a table: date, used, refused."""
-    values: Sequence[Label]
-    dates: Sequence[Label]
+    grid: SafeString
+    """A `<line>` for each value of the axis."""
+    values: SafeString
+    """A `<text>` for each of these."""
+    dates: SafeString
+    """A `<text>` for each date below the chart; minor ones may be left out where room is short."""
     line: str
     area: str
     is_empty: bool
@@ -105,10 +100,10 @@ def _chart(
     dates = _dates(marks, bucket, whole=len(marks) == len(points))
     total, change = sum(values), charts.trend(values)
     texts = [
-        (escape(date), escape(number(mark.used)), escape(number(mark.refused)) if mark.refused else "")
-        for date, mark in zip(dates, marks, strict=True)
+        (escape(date), escape(used), "" if refused == "0" else escape(refused))
+        for date, used, refused in zip(dates, numbers(values), numbers(mark.refused for mark in marks), strict=True)
     ]
-    ticks = charts.time_ticks(marks)
+    ticks = charts.value_ticks(top)
     return HistoryChart(
         meter=meter,
         time_range=time_range,
@@ -127,21 +122,23 @@ def _chart(
         trend_text="" if change is None else _trend(change),
         marks=_drawn(values, texts, top, chart_type),
         rows=_rows(texts),
-        values=[Label(at=tick.y, text=_short(tick.value, top)) for tick in charts.value_ticks(top)],
-        dates=[
-            Label(at=tick.x, text=text, minor=tick.minor)
-            for tick, text in zip(ticks, _named([tick.moment for tick in ticks], _axis_format(bucket)), strict=True)
-        ],
+        grid=_joined(f'<line class="ut-grid" x2="100%" y1="{tick.y}" y2="{tick.y}"/>' for tick in ticks),
+        values=_joined(f'<text x="36" y="{tick.y}" dy="12">{escape(_short(tick.value, top))}</text>' for tick in ticks),
+        dates=_below(charts.time_ticks(marks), bucket),
         line="" if chart_type == ChartType.BAR else charts.line(values, top=top),
         area=charts.area(values, top=top) if chart_type == ChartType.AREA else "",
         is_empty=not total,
     )
 
 
-# Written here and not in a template, as loops over 90 marks would take a template longer than all the rest. Texts are
-# escaped: date, used, refused of each mark.
+# Written here and not in a template, which would take longer over a hundred marks and labels than all the rest. Texts
+# are escaped: date, used, refused of each mark.
 
 Texts = Sequence[tuple[str, str, str]]
+
+
+def _joined(markup: Iterable[str]) -> SafeString:
+    return SafeString("".join(markup))
 
 
 def _drawn(values: Sequence[int], texts: Texts, top: int, chart_type: ChartType) -> SafeString:
@@ -155,20 +152,25 @@ def _drawn(values: Sequence[int], texts: Texts, top: int, chart_type: ChartType)
         else [f'<circle class="ut-dot" cx="{dot.x}%" cy="{dot.y}" r="4"/>' for dot in charts.dots(values, top=top)]
     )
     column = f'width="{width:.2f}%" height="{charts.HEIGHT}"'
-    return SafeString(
-        "".join(
-            f'<g class="ut-mark"><title>{date}: {used}</title>'
-            f'<rect class="ut-column" x="{index * width:.2f}%" {column}/>{shape}</g>'
-            for index, ((date, used, _refused), shape) in enumerate(zip(texts, shapes, strict=True))
-        )
+    return _joined(
+        f'<g class="ut-mark"><title>{date}: {used}</title>'
+        f'<rect class="ut-column" x="{index * width:.2f}%" {column}/>{shape}</g>'
+        for index, ((date, used, _refused), shape) in enumerate(zip(texts, shapes, strict=True))
     )
 
 
 def _rows(texts: Texts) -> SafeString:
-    return SafeString(
-        "".join(
-            f'<tr><th scope="row">{date}</th><td>{used}</td><td>{refused}</td></tr>' for date, used, refused in texts
-        )
+    return _joined(
+        f'<tr><th scope="row">{date}</th><td>{used}</td><td>{refused}</td></tr>' for date, used, refused in texts
+    )
+
+
+def _below(ticks: Sequence[charts.TimeTick], bucket: str) -> SafeString:
+    texts = _named([tick.moment for tick in ticks], _axis_format(bucket))
+    return _joined(
+        f'<text class="ut-date{" ut-minor" if tick.minor else ""}" x="{tick.x}%" y="{charts.HEIGHT}" dy="20">'
+        f"{escape(text)}</text>"
+        for tick, text in zip(ticks, texts, strict=True)
     )
 
 

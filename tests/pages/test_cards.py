@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from django.utils import translation
 
-from usage_tracking.cards import Level, features_of, usage_cards
+from usage_tracking.cards import Level, features_of, number, numbers, usage_cards
 from usage_tracking.entitlements import update_limits
 from usage_tracking.exceptions import UnknownMeter
 from usage_tracking.metering import consume, record
@@ -119,6 +119,14 @@ def test_numbers_are_in_the_language_of_the_page(organization):
     record(organization, 1_000_000, now=NOW)
     with translation.override("de"):
         assert card_of(organization).used == "1.000.000"
+
+
+@pytest.mark.parametrize("language", ["en", "de", "de-ch", "hi", "ar", "fr", "es", "ja", "sw"])
+def test_many_numbers_are_written_as_each_alone(language):
+    """Whether digits are grouped in threes, otherwise or not at all."""
+    values = [0, 7, 999, 1_000, 12_345, 1_234_567, 2**53 - 1]
+    with translation.override(language):
+        assert numbers(values) == [number(value) for value in values]
 
 
 def test_all_meters_are_one_query(organization, configure, django_assert_num_queries):
