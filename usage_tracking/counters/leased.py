@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from django.db import DatabaseError, OperationalError, connections
+from django.db import Error, OperationalError, connections
 from django.utils import timezone
 
 from usage_tracking import lending, refusals
@@ -359,7 +359,7 @@ class LeasedCounter(Counter):
     def settle_all(self, now: datetime, *, closing: bool = False) -> None:
         """Settle every lease whose turn is free (`closing`: all of them, and return them), some at a time.
 
-        What cannot be settled stays on the books. Raises the first error that was in the way.
+        What cannot be settled stays on the books. Raises the first error that stopped some of it.
         """
         with deferred_delivery() as outboxes:
             self._settle_all(now, closing=closing)
@@ -382,37 +382,42 @@ class LeasedCounter(Counter):
                 account.turn.release()
             for using, offers in due.items():
                 try:
-                    self._settle_together(offers, now, using)
-                except Exception as error:  # noqa: BLE001 - raised once the others are settled
+                    self._settle_together(offers, now, using, closing=closing)
+                except Exception as error:  # noqa: BLE001 - raised once the others have had their turn
                     errors.append(error)
         if errors:
             raise errors[0]
 
-    def _settle_together(self, offers: list[tuple[_Account, Offer]], now: datetime, using: str) -> None:
+    def _settle_together(
+        self, offers: list[tuple[_Account, Offer]], now: datetime, using: str, *, closing: bool
+    ) -> None:
         """Settle some leases in one transaction, and in the slow path those with more to do; gives back the turns."""
-        options = usage_settings.LEASE
-        deadline = monotonic() + options.expire_seconds / 2
-        expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
         try:
+            options = usage_settings.LEASE
+            deadline = monotonic() + options.expire_seconds / 2
+            expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
             settled = write([offer for _, offer in offers], expires_at=expires_at, using=using)
+            left = []
             for account, offer in offers:
                 if (result := settled.get(offer.pk)) is not None:
                     account.renew(offer, result, deadline)
-                elif offer.pk not in settled:
-                    self._settle_alone(account, now, using)
+                elif closing or offer.pk not in settled:  # there is no next time: whoever has locked it is waited for
+                    left.append(account)
+            for account in left:
+                self._settle_alone(account, now, using, closing=closing)
         finally:
             for account, _ in offers:
                 if account.lease is not None:
                     account.lease.in_flight = False
                 account.turn.release()
 
-    def _settle_alone(self, account: _Account, now: datetime, using: str) -> None:
-        borrows = lending.kept(account.demand) > 0 and not self._stopping
+    def _settle_alone(self, account: _Account, now: datetime, using: str, *, closing: bool) -> None:
+        borrows = lending.kept(account.demand) > 0 and not closing and not self._stopping
         try:
             self._visit(account, now, using, _only_settle, borrows=borrows)
         except (OrganizationGone, UnknownMeter):
             account.lease = None  # there is nothing left to settle it with
-        except DatabaseError:
+        except Error:
             raise
         except Exception:
             # The host's own code and settings: it stands in nobody else's way.
