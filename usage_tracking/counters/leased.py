@@ -358,7 +358,10 @@ class LeasedCounter(Counter):
 
     def _settle_all(self, now: datetime, *, closing: bool) -> None:
         due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
-        for key, account in list(self._accounts.items()):
+        accounts = list(self._accounts.items())
+        if closing:  # who waits for turns does so in the order in which `settled` does
+            accounts.sort(key=_meter_of)
+        for key, account in accounts:
             if not account.turn.acquire(blocking=closing):
                 continue  # its own visit settles it
             offer = account.offer(now, closing=closing)
@@ -372,13 +375,15 @@ class LeasedCounter(Counter):
         for using, offers in due.items():
             for start in range(0, len(offers), BATCH):
                 try:
-                    self._settle_together(offers[start : start + BATCH], now, using)
+                    self._settle_together(offers[start : start + BATCH], now, using, closing=closing)
                 except DatabaseError as error:
                     errors.append(error)
         if errors:
             raise errors[0]
 
-    def _settle_together(self, offers: list[tuple[_Account, Offer]], now: datetime, using: str) -> None:
+    def _settle_together(
+        self, offers: list[tuple[_Account, Offer]], now: datetime, using: str, *, closing: bool
+    ) -> None:
         """Settle some leases in one transaction, and in the slow path those with more to do; gives back the turns."""
         options = usage_settings.LEASE
         deadline = monotonic() + options.expire_seconds / 2
@@ -388,7 +393,7 @@ class LeasedCounter(Counter):
             for account, offer in offers:
                 if (result := settled.get(offer.pk)) is not None:
                     account.renew(offer, result, deadline)
-                elif offer.pk not in settled:
+                elif closing or offer.pk not in settled:  # or that somebody else has locked, and there is no next time
                     self._settle_alone(account, now, using)
         finally:
             for account, _ in offers:
@@ -416,8 +421,15 @@ class LeasedCounter(Counter):
     def stop(self) -> None:
         """Return everything and borrow no more: this process is about to end."""
         self._stopping = True
-        if not self.is_idle:
-            self.settle_all(timezone.now(), closing=True)
+        self.settle_all(timezone.now(), closing=True)
+
+    def end(self) -> None:
+        """Do the same, but log what goes wrong, and wait for no database for longer than ten seconds."""
+        self._settler.stop()
+
+    def guard(self) -> None:
+        """Let no SIGTERM end the process before everything is returned; called on its main thread, to be of use."""
+        self._settler.guard()
 
     def forget(self) -> None:
         """Own nothing, and tell nobody: for tests that wipe the database."""
@@ -458,6 +470,10 @@ def _locked(accounts: Iterable[_Account], key: object, *meters: str, **options: 
             account.lease = None
         else:
             account.resume(known=True)
+
+
+def _meter_of(item: tuple[tuple[str, object, str], _Account]) -> str:
+    return item[1].meter
 
 
 def _only_settle(_: Ledger) -> None:
