@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Event
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -17,7 +19,7 @@ from usage_tracking.models import get_organization_model
 from usage_tracking.resets import ResetReport, reset, reset_expired
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from usage_tracking.quotas import Charge, Decision
@@ -59,6 +61,25 @@ def hammer(pk: object, calls: Iterable[tuple[datetime, int]]) -> list[Answer]:
     """Consume, call by call, as fast as the database answers."""
     organization = organization_of(pk)
     return [answer(consume(organization, amount, now=now), now) for now, amount in calls]
+
+
+def insist(pk: object, start: datetime, *, amounts: Sequence[int] = (1,), patience: float = 3) -> list[Answer]:
+    """Consume as fast as the answers come, and what is refused again, until nothing was admitted for three seconds.
+
+    The clock runs from `start`. Leases that others have come back in that time.
+    """
+    organization = organization_of(pk)
+    choice, pause = random.Random(len(amounts)), Event()  # noqa: S311 - the same amounts in each run
+    answers: list[Answer] = []
+    begun = admitted_at = monotonic()
+    while monotonic() - admitted_at < patience:
+        now, amount = start + timedelta(seconds=monotonic() - begun), choice.choice(amounts)
+        answers.append(answer(consume(organization, amount, now=now), now))
+        if answers[-1].allowed:
+            admitted_at = monotonic()
+        else:
+            pause.wait(0.02)
+    return answers
 
 
 def hammer_and_return(pk: object, calls: Iterable[tuple[datetime, int]]) -> list[Answer]:

@@ -6,12 +6,13 @@ import random
 from datetime import timedelta
 from functools import partial
 from multiprocessing import get_context
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tests.concurrency import worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -27,6 +28,9 @@ SECOND = timedelta(seconds=1)
 
 class Crowd:
     """Some processes, started once for all tests; `environment` is what they have beside the database."""
+
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """What the processes have in USAGE_TRACKING, besides."""
 
     def __init__(self, size: int, database_url: str, **environment: str) -> None:
         # Not forked: they must share no connection and no lock with the tests.
@@ -45,17 +49,20 @@ class Crowd:
     def run(self, *processes: Sequence[Client], notebook: Path | None = None, failing: bool = False) -> list[list[Any]]:
         """Run the clients of each process at once; return what each client returned, process by process.
 
-        The signals they send are written into `notebook`, a line each; with `failing` the receivers then raise.
+        The signals they send are written into `notebook`, a line each; with `failing` the receivers then raise. In the
+        end each process returns what it has on lease.
         """
         groups = [list(clients) for clients in processes]
         groups += [[]] * (len(self._pipes) - len(groups))
         for pipe, clients in zip(self._pipes, groups, strict=True):
-            pipe.send(partial(worker.together, clients, notebook, failing=failing))
+            pipe.send(partial(worker.together, clients, notebook, dict(self.settings), failing=failing))
         return [self._answer(index) for index in range(len(groups))]
 
     def survives(self, action: Client, *, statements: int, notebook: Path | None = None) -> bool:
         """Do one action in a process that is killed after so many statements; return whether it got through."""
-        return bool(self.ask(partial(worker.survives, action, statements=statements, notebook=notebook)))
+        return bool(
+            self.ask(partial(worker.survives, action, dict(self.settings), statements=statements, notebook=notebook))
+        )
 
     def ask(self, action: Client) -> Any:
         """Do one action in the first process, on its main thread; return what it returns."""

@@ -19,6 +19,8 @@ from usage_tracking.metering import consume, refund, usage_of
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
 from usage_tracking.resets import reset, reset_expired
 
+pytestmark = pytest.mark.usefixtures("counter")
+
 DAY = timedelta(days=1)
 BOUNDARY = datetime(2025, 7, 1, tzinfo=UTC)
 """Of days and of months."""
