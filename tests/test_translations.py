@@ -93,7 +93,7 @@ def test_german_is_spoken():
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"since": (2026, 5, 1), "until": (2026, 1, 1)}, "darf nicht nach until"),
+        ({"since": (2026, 5, 1), "until": (2026, 1, 1)}, "muss vor until"),
         ({"since": (1950, 1, 1), "until": (2026, 1, 1)}, "umfassen mehr als 10000 Abschnitte"),
         ({"since": (1900, 1, 1), "until": (2026, 1, 1)}, "muss ein Zeitpunkt mit Zeitzone nach dem Jahr 1900"),
         ({"last": 0}, "last muss eine ganze Zahl von 1 bis 10000 sein, nicht 0."),

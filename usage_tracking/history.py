@@ -58,7 +58,7 @@ def history_of(
 
     One point per hour, day, week (from Monday) or month of the organization's time zone; those at the ends are whole.
     Instead of `since`, `last` may say how many buckets there are to be (default: 30). Raises InvalidInput for an
-    unknown bucket, one finer than is stored, a reversed or naive range, or one of more than 10,000 points.
+    unknown bucket, one finer than is stored, an empty, reversed or naive range, or one of more than 10,000 points.
     """
     return histories_of(organization, [meter], since=since, until=until, last=last, bucket=bucket, now=now)[meter]
 
@@ -130,6 +130,7 @@ def spans_between(
 ) -> list[tuple[datetime, datetime]]:
     """Return start and end of each point that `history_of` tells of a range. Raises like it; reads nothing."""
     calendar = _history_calendar(bucket, zone)
+    is_running = until is None
     until = instant(now) if until is None else instant(until, field="until")
     if since is None:
         steps, field = (DEFAULT_POINTS, "until") if last is None else (_checked_last(last), "last")
@@ -139,8 +140,9 @@ def spans_between(
     else:
         message = gettext("last and since both say where the history begins; give one of them.")
         raise InvalidInput(message, field="last")
-    if since > until:
-        message = gettext("since (%(since)s) must not be after until (%(until)s).")
+    # Up to now is up to the end of the running bucket, which the instant that a bucket begins is in.
+    if since > until or (since == until and not is_running):
+        message = gettext("since (%(since)s) must be before until (%(until)s).")
         message %= {"since": since.isoformat(), "until": until.isoformat()}
         raise InvalidInput(message, field="since")
     return _spans(calendar, since, until)

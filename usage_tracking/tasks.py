@@ -26,9 +26,9 @@ def reset_expired_usage() -> int:
 
 
 @shared_task(name="usage_tracking.deliver_usage_events", ignore_result=True)
-def deliver_usage_events(using: str | None = None) -> int:
-    """Deliver what waits in the outbox; return how many events were sent."""
-    return deliver_events(using=using)
+def deliver_usage_events(using: str | None = None, after: int = 0) -> int:
+    """Deliver what waits in the outbox, or what of it was recorded `after` an event; return how many were sent."""
+    return deliver_events(using=using, after=after)
 
 
 @shared_task(name="usage_tracking.prune_usage_history", ignore_result=True)

@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.utils import timezone
 
 from usage_tracking import lending, refusals
@@ -31,8 +31,8 @@ from usage_tracking.counters.base import Counter
 from usage_tracking.counters.exact import ExactCounter, count_between_rails
 from usage_tracking.counters.settlement import Offer, Settled, write
 from usage_tracking.counters.settler import Settler
-from usage_tracking.databases import apart, home_of, in_test_case
-from usage_tracking.deadlocks import retried
+from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, in_test_case
+from usage_tracking.deadlocks import in_transaction, retried
 from usage_tracking.events import deferred_delivery, dispatch
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
 from usage_tracking.ledger import Ledger, SpentLease, locked
@@ -53,8 +53,8 @@ class _Lease:
     """What this process has on lease of one open bucket."""
 
     __slots__ = (
-        "bucket_start", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "kept", "limit",
-        "marked", "period", "period_id", "pk", "settled", "spent", "used",
+        "bucket_start", "charge", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "kept",
+        "limit", "marked", "period", "period_id", "pk", "settled", "spent", "used",
     )  # fmt: skip
 
     def __init__(self, lease: UsageLease, row: UsagePeriod, *, deadline: float, now: datetime) -> None:
@@ -65,6 +65,7 @@ class _Lease:
         self.enforcement, self.expired = Enforcement(row.enforcement), row.has_ended(now)
         self.bucket_start, self.ends_at = row.bucket_start, row.checkpoint_at
         self.used = row.used
+        self.charge: Charge | None = None
         self.deadline = deadline
         # Whether a transaction is just writing what was spent: what comes back meanwhile goes where that goes.
         self.in_flight = False
@@ -97,6 +98,10 @@ class _Account:
                 return None
             lease.spent += amount
             used = lease.used + lease.spent - lease.settled
+            # What one request takes, most others take.
+            charge = lease.charge
+            if charge is None or charge.amount != amount:
+                charge = lease.charge = self._charge(lease, amount)
         return Decision(
             allowed=True,
             amount=amount,
@@ -108,14 +113,17 @@ class _Account:
                 enforcement=lease.enforcement,
                 expired=lease.expired,
             ),
-            charge=Charge(
-                database=self.using,
-                organization_id=self.organization_id,
-                meter=self.meter,
-                amount=amount,
-                period_id=lease.period_id,
-                bucket_start=lease.bucket_start,
-            ),
+            charge=charge,
+        )
+
+    def _charge(self, lease: _Lease, amount: int) -> Charge:
+        return Charge(
+            database=self.using,
+            organization_id=self.organization_id,
+            meter=self.meter,
+            amount=amount,
+            period_id=lease.period_id,
+            bucket_start=lease.bucket_start,
         )
 
     def hand_in(self) -> SpentLease | None:
@@ -304,7 +312,8 @@ class LeasedCounter(Counter):
             refusals.forget(key)
             return charge.amount
         using = charge.database
-        with deferred_delivery() as outboxes, account.turn:  # what was being settled is in the database by then
+        # What was being settled is in the database once the turn is ours.
+        with deferred_delivery() as outboxes, _turn_of(account):
             if account.take_back(charge):
                 given = charge.amount
             elif account.lease is None:
@@ -350,33 +359,33 @@ class LeasedCounter(Counter):
     def settle_all(self, now: datetime, *, closing: bool = False) -> None:
         """Settle every lease whose turn is free (`closing`: all of them, and return them), some at a time.
 
-        What cannot be settled stays on the books. Raises the database error that stopped it.
+        What cannot be settled stays on the books. Raises the first error that was in the way.
         """
         with deferred_delivery() as outboxes:
             self._settle_all(now, closing=closing)
         dispatch(outboxes)
 
     def _settle_all(self, now: datetime, *, closing: bool) -> None:
-        due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
-        accounts = list(self._accounts.items())
-        if closing:  # who waits for turns does so in the order in which `settled` does
-            accounts.sort(key=_meter_of)
-        for key, account in accounts:
-            if not account.turn.acquire(blocking=closing):
-                continue  # its own visit settles it
-            offer = account.offer(now, closing=closing)
-            if offer is not None:
-                due[account.using].append((account, offer))
-                continue
-            if not account.asked_before:
-                del self._accounts[key]
-            account.turn.release()
         errors = []
-        for using, offers in due.items():
-            for start in range(0, len(offers), BATCH):
+        known = list(self._accounts.items())
+        if closing:  # who waits for turns does so in the order in which `settled` does
+            known.sort(key=_meter_of)
+        for start in range(0, len(known), BATCH):
+            due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
+            for key, account in known[start : start + BATCH]:
+                if not account.turn.acquire(timeout=LOCK_WAIT_SECONDS if closing else 0):
+                    continue  # its own visit settles it
+                offer = account.offer(now, closing=closing)
+                if offer is not None:
+                    due[account.using].append((account, offer))
+                    continue
+                if not account.asked_before:
+                    del self._accounts[key]
+                account.turn.release()
+            for using, offers in due.items():
                 try:
-                    self._settle_together(offers[start : start + BATCH], now, using, closing=closing)
-                except DatabaseError as error:
+                    self._settle_together(offers, now, using, closing=closing)
+                except Exception as error:  # noqa: BLE001 - raised once the others are settled
                     errors.append(error)
         if errors:
             raise errors[0]
@@ -448,6 +457,21 @@ class LeasedCounter(Counter):
                 if self._accounts.get(key) is account:
                     yield account
                     return
+
+
+@contextmanager
+def _turn_of(account: _Account) -> Iterator[None]:
+    """Have the turn of an account. Raises OperationalError if a caller in a transaction would wait for it too long.
+
+    Whoever has the turn may wait for a row that the caller's transaction holds, and no database sees that deadlock.
+    """
+    if not account.turn.acquire(timeout=LOCK_WAIT_SECONDS if in_transaction() else -1):
+        message = f"Usage of organization {account.organization_id} is being settled for too long."
+        raise OperationalError(message)
+    try:
+        yield
+    finally:
+        account.turn.release()
 
 
 @contextmanager
