@@ -22,8 +22,8 @@ COUNTERS = {
 
 @pytest.fixture(scope="session")
 def crowd(test_database_url) -> Iterator[Crowd]:
-    """Three processes: two of clients and one that meddles."""
-    crowd = Crowd(3, test_database_url)
+    """Four processes: most tests have two of clients and one that meddles."""
+    crowd = Crowd(4, test_database_url)
     yield crowd
     crowd.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from datetime import timedelta
 from functools import partial
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tests.concurrency import worker
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
@@ -52,11 +54,29 @@ class Crowd:
         The signals they send are written into `notebook`, a line each; with `failing` the receivers then raise. In the
         end each process returns what it has on lease.
         """
+        return self.answers(*range(self.start(*processes, notebook=notebook, failing=failing)))
+
+    def start(self, *processes: Sequence[Client], notebook: Path | None = None, failing: bool = False) -> int:
+        """Do the same without waiting for the end; return how many processes there are to be asked for `answers`."""
         groups = [list(clients) for clients in processes]
         groups += [[]] * (len(self._pipes) - len(groups))
         for pipe, clients in zip(self._pipes, groups, strict=True):
             pipe.send(partial(worker.together, clients, notebook, dict(self.settings), failing=failing))
-        return [self._answer(index) for index in range(len(groups))]
+        return len(groups)
+
+    def answers(self, *processes: int) -> list[list[Any]]:
+        """Wait for some of the processes; return what each of their clients returned."""
+        return [self._answer(index) for index in processes]
+
+    def send_signal(self, process: int, number: signal.Signals) -> None:
+        """Send a signal to one of the processes."""
+        os.kill(self.key_of(process), number)
+
+    def key_of(self, process: int) -> int:
+        """Return the system's number of one of the processes."""
+        key = self._processes[process].pid
+        assert key is not None
+        return key
 
     def survives(self, action: Client, *, statements: int, notebook: Path | None = None) -> bool:
         """Do one action in a process that is killed after so many statements; return whether it got through."""
@@ -72,8 +92,9 @@ class Crowd:
     def close(self) -> None:
         """Let all processes end."""
         for pipe, process in zip(self._pipes, self._processes, strict=True):
-            pipe.send(None)
-            process.join(PATIENCE)
+            if process.is_alive():
+                pipe.send(None)
+                process.join(PATIENCE)
             pipe.close()
 
     def _answer(self, index: int) -> Any:
