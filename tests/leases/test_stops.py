@@ -111,6 +111,10 @@ class Host:
         """Whether so many processes have something on lease, and have admitted something from it."""
         return UsageLease.objects.count() >= processes and self.served > 100 * processes
 
+    def holders(self) -> set[str]:
+        """Return who has something on lease."""
+        return set(UsageLease.objects.values_list("holder", flat=True))
+
     def has_ended(self, process: subprocess.Popen[bytes], *codes: int) -> None:
         """Wait for the end of the process: nothing is on lease after it, and all that was admitted is counted."""
         code = process.wait(PATIENCE)
@@ -157,6 +161,23 @@ def test_a_server_returns_everything_at_sigterm(host, command, resolver, path, p
         host.eventually(lambda: host.is_busy(processes), server)
         server.terminate()
         host.has_ended(server, 0, -signal.SIGTERM)
+    host.is_settled()
+
+
+def test_graceful_restarts_under_load_lose_nothing(host):
+    """Workers that take each other's place under load hand over what they have: all that was served is counted."""
+    if not find_spec("gunicorn"):
+        pytest.skip("gunicorn is not installed: tox run -e py313-django61-postgres has it.")
+    command = (*GUNICORN, "--workers=2", "--threads=4")
+    with host.running(*command) as server, host.under_load("/api/serve/"):
+        for _ in range(2):
+            host.eventually(lambda: host.is_busy(2), server)
+            before = host.holders()
+            server.send_signal(signal.SIGHUP)
+            host.eventually(lambda before=before: len(host.holders() - before) == 2, server)
+            host.eventually(lambda before=before: not host.holders() & before, server)
+        server.terminate()
+        host.has_ended(server, 0)
     host.is_settled()
 
 
