@@ -81,7 +81,7 @@ def test_links_to_headings_work_on_github_too(page):
     assert lost == []
 
 
-INTERNAL = {"ViewUsage", "denial", "prepare_resolver", "spans_between", "usage_of_view"}
+INTERNAL = {"ViewUsage", "denial", "prepare_resolver", "boundaries_between", "usage_of_view"}
 """In `__all__` for other modules of the package; nothing a host needs."""
 
 
