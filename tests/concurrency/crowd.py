@@ -54,15 +54,15 @@ class Crowd:
         The signals they send are written into `notebook`, a line each; with `failing` the receivers then raise. In the
         end each process returns what it has on lease.
         """
-        return self.answers(*range(self.start(*processes, notebook=notebook, failing=failing)))
+        self.start(*processes, notebook=notebook, failing=failing)
+        return self.answers(*range(len(self._pipes)))[: len(processes)]
 
-    def start(self, *processes: Sequence[Client], notebook: Path | None = None, failing: bool = False) -> int:
-        """Do the same without waiting for the end; return how many processes there are to be asked for `answers`."""
+    def start(self, *processes: Sequence[Client], notebook: Path | None = None, failing: bool = False) -> None:
+        """Do the same without waiting for the end: whoever does not die has to be asked for its `answers`."""
         groups = [list(clients) for clients in processes]
         groups += [[]] * (len(self._pipes) - len(groups))
         for pipe, clients in zip(self._pipes, groups, strict=True):
             pipe.send(partial(worker.together, clients, notebook, dict(self.settings), failing=failing))
-        return len(groups)
 
     def answers(self, *processes: int) -> list[list[Any]]:
         """Wait for some of the processes; return what each of their clients returned."""

@@ -266,7 +266,7 @@ class LeasedCounter(Counter):
         """Count between the rails while there is nothing to settle or to borrow, else in the slow path."""
         borrows = account.demand >= lending.BUSY and monotonic() >= account.rests_until and not self._stopping
         if account.lease is None and not borrows:
-            decision = count_between_rails(account.organization_id, amount, account.meter, now=now, using=using)
+            decision = _count(account.organization_id, amount, account.meter, now=now, using=using)
             if decision is not None:
                 return decision
         charge, usage, checkpoint_at = self._visit(
@@ -498,6 +498,10 @@ def _locked(accounts: Iterable[_Account], key: object, *meters: str, **options: 
 
 def _meter_of(item: tuple[tuple[str, object, str], _Account]) -> str:
     return item[1].meter
+
+
+# One statement is a transaction of its own; the slow path begins again by itself.
+_count = retried(count_between_rails)
 
 
 def _only_settle(_: Ledger) -> None:
