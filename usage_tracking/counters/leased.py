@@ -266,7 +266,7 @@ class LeasedCounter(Counter):
         """Count between the rails while there is nothing to settle or to borrow, else in the slow path."""
         borrows = account.demand >= lending.BUSY and monotonic() >= account.rests_until and not self._stopping
         if account.lease is None and not borrows:
-            decision = count_between_rails(account.organization_id, amount, account.meter, now=now, using=using)
+            decision = _count(account.organization_id, amount, account.meter, now=now, using=using)
             if decision is not None:
                 return decision
         charge, usage, checkpoint_at = self._visit(
@@ -368,6 +368,8 @@ class LeasedCounter(Counter):
     def _settle_all(self, now: datetime, *, closing: bool) -> None:
         errors = []
         known = list(self._accounts.items())
+        if closing:  # who waits for turns does so in the order in which `settled` does
+            known.sort(key=_meter_of)
         for start in range(0, len(known), BATCH):
             due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
             for key, account in known[start : start + BATCH]:
@@ -431,8 +433,15 @@ class LeasedCounter(Counter):
     def stop(self) -> None:
         """Return everything and borrow no more: this process is about to end."""
         self._stopping = True
-        if not self.is_idle:
-            self.settle_all(timezone.now(), closing=True)
+        self.settle_all(timezone.now(), closing=True)
+
+    def end(self) -> None:
+        """Do the same, but log what goes wrong, and wait for no database for longer than ten seconds."""
+        self._settler.stop()
+
+    def guard(self) -> None:
+        """Let no SIGTERM end the process before everything is returned; called on its main thread, to be of use."""
+        self._settler.guard()
 
     def forget(self) -> None:
         """Own nothing, and tell nobody: for tests that wipe the database."""
@@ -488,6 +497,14 @@ def _locked(accounts: Iterable[_Account], key: object, *meters: str, **options: 
             account.lease = None
         else:
             account.resume(known=True)
+
+
+def _meter_of(item: tuple[tuple[str, object, str], _Account]) -> str:
+    return item[1].meter
+
+
+# One statement is a transaction of its own; the slow path begins again by itself.
+_count = retried(count_between_rails)
 
 
 def _only_settle(_: Ledger) -> None:
