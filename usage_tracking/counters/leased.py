@@ -293,7 +293,7 @@ class LeasedCounter(Counter):
         lent = None
         with _locked([account], account.organization_id, account.meter, now=now, using=using) as [ledger]:
             answer = act(ledger)
-            if borrows and (size := lending.share(lending.kept(account.demand), ledger.room)):
+            if borrows and (size := ledger.share(lending.kept(account.demand))):
                 lent = ledger.lend(size, holder=self._holder, expires_at=expires_at)
         if lent is not None:
             account.lease = _Lease(lent, ledger.row, deadline=deadline, now=ledger.now)
@@ -393,13 +393,19 @@ class LeasedCounter(Counter):
         options = usage_settings.LEASE
         deadline = monotonic() + options.expire_seconds / 2
         expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
+        due = offers
         try:
-            settled = write([offer for _, offer in offers], expires_at=expires_at, using=using)
-            for account, offer in offers:
-                if (result := settled.get(offer.pk)) is not None:
-                    account.renew(offer, result, deadline)
-                elif offer.pk not in settled:
-                    self._settle_alone(account, now, using)
+            while due:
+                settled = write([offer for _, offer in due], expires_at=expires_at, using=using)
+                called_back = []
+                for account, offer in due:
+                    if (result := settled.get(offer.pk)) is not None:
+                        account.renew(offer, result, deadline)
+                        if result.is_called_back and (rest := account.offer(now, closing=True)) is not None:
+                            called_back.append((account, rest))
+                    elif offer.pk not in settled:
+                        self._settle_alone(account, now, using)
+                due = called_back
         finally:
             for account, _ in offers:
                 if account.lease is not None:
