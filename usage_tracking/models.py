@@ -293,6 +293,8 @@ def _organization_key(related_name: str) -> Any:
         on_delete=models.DO_NOTHING,
         related_name=related_name,
         verbose_name=_("organization"),
+        # Each of these tables has an index that begins with it.
+        db_index=False,
     )
 
 
@@ -443,7 +445,10 @@ class UsageLease(models.Model):
     class Meta:
         verbose_name = _("usage lease")
         verbose_name_plural = _("usage leases")
-        indexes = [models.Index(fields=["lost_at", "expires_at"], name="usage_lease_expiry")]
+        indexes = [
+            models.Index(fields=["organization", "meter"], name="usage_lease_meter"),
+            models.Index(fields=["lost_at", "expires_at"], name="usage_lease_expiry"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.meter}: {self.holder}"

@@ -32,7 +32,7 @@ from usage_tracking.counters.exact import ExactCounter, count_between_rails
 from usage_tracking.counters.settlement import Offer, Settled, write
 from usage_tracking.counters.settler import Settler
 from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, in_test_case
-from usage_tracking.deadlocks import retried
+from usage_tracking.deadlocks import in_transaction, retried
 from usage_tracking.events import deferred_delivery, dispatch
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
 from usage_tracking.ledger import Ledger, SpentLease, locked
@@ -313,7 +313,7 @@ class LeasedCounter(Counter):
             return charge.amount
         using = charge.database
         # What was being settled is in the database once the turn is ours.
-        with deferred_delivery() as outboxes, _turn_of(account, using):
+        with deferred_delivery() as outboxes, _turn_of(account):
             if account.take_back(charge):
                 given = charge.amount
             elif account.lease is None:
@@ -455,13 +455,12 @@ class LeasedCounter(Counter):
 
 
 @contextmanager
-def _turn_of(account: _Account, using: str) -> Iterator[None]:
+def _turn_of(account: _Account) -> Iterator[None]:
     """Have the turn of an account. Raises OperationalError if a caller in a transaction would wait for it too long.
 
     Whoever has the turn may wait for a row that the caller's transaction holds, and no database sees that deadlock.
     """
-    patience = LOCK_WAIT_SECONDS if connections[using].in_atomic_block else -1
-    if not account.turn.acquire(timeout=patience):
+    if not account.turn.acquire(timeout=LOCK_WAIT_SECONDS if in_transaction() else -1):
         message = f"Usage of organization {account.organization_id} is being settled for too long."
         raise OperationalError(message)
     try:
