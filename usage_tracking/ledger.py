@@ -430,7 +430,7 @@ class Ledger:
         row, options = self.row, usage_settings.LEASE
         if lending.is_called_back(row.called_back_at, timezone.now(), options.settle_seconds):
             return 0
-        return lending.share(wanted, self.room, row.on_lease)
+        return lending.share(wanted, self.room, on_lease=row.on_lease)
 
     def lend(self, amount: int, *, holder: str, expires_at: datetime) -> UsageLease:
         """Put `amount` of the open period's room on lease."""

@@ -32,7 +32,7 @@ def kept(demand: int) -> int:
     return AHEAD * demand if demand >= BUSY else 0
 
 
-def share(wanted: int, free: int, on_lease: int) -> int:
+def share(wanted: int, free: int, *, on_lease: int = 0) -> int:
     """Return how much of `wanted` is lent while `free` units are neither used nor on lease; 0 near the limit.
 
     That is where no more is free than is on lease: half of what is left is always for those who have none.

@@ -88,7 +88,7 @@ class Row:
         """As `Ledger.share`."""
         if lending.is_called_back(self.called_back_at, moment(at), self.settle_seconds):
             return 0
-        return lending.share(wanted, self.room, self.on_lease)
+        return lending.share(wanted, self.room, on_lease=self.on_lease)
 
     def counts_between_rails(self):
         """As `count_between_rails`: one more, if neither the limit nor a threshold is in the way."""

@@ -111,7 +111,7 @@ def _plan(offer: Offer, row: _Row, granted: int, settled: int, real: datetime) -
     on_lease = row.on_lease - (granted - settled) + (offer.granted - offer.spent)
     called_back = lending.is_called_back(row.called_back_at, real, usage_settings.LEASE.settle_seconds)
     free = ceiling_of(row.limit, enforcement) - used - on_lease
-    more = 0 if called_back else lending.share(offer.wanted, free, on_lease)
+    more = 0 if called_back else lending.share(offer.wanted, free, on_lease=on_lease)
     on_lease += more
     total = offer.granted + more
     checkpoint = next_checkpoint(used, row.limit, enforcement, thresholds, on_lease=on_lease)

@@ -36,7 +36,7 @@ def test_who_is_busy_keeps_what_two_intervals_need(demand, expected):
 )
 def test_a_loan_is_an_eighth_of_what_is_free_at_most(wanted, free, on_lease, expected):
     """Near the limit, and where as much is on lease as is free, nothing is lent."""
-    assert share(wanted, free, on_lease) == expected
+    assert share(wanted, free, on_lease=on_lease) == expected
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(-1, True), (0, True), (1.9, True), (2, False)])
