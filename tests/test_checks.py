@@ -661,25 +661,35 @@ def test_an_sqlite_that_is_too_old_is_found(monkeypatch, vendor, returning, expe
         ({"COUNTER": "leased"}, "postgresql", []),
         ({"COUNTER": "lent"}, "postgresql", []),  # for `check_settings`
         ({}, "sqlite", []),
-        ({"COUNTER": "leased"}, "sqlite", ["W012"]),
-        ({"METERS": {"tokens": {"counter": "leased"}}}, "sqlite", ["W012"]),
-        ({"COUNTER": "leased", "METERS": {"api": {"counter": "exact"}}}, "sqlite", []),
+        ({"COUNTER": "leased"}, "sqlite", []),
     ],
 )
 def test_leases_are_advised_where_they_fit(given, vendor, expected, project, settings):
-    """Whoever has not named a counter hears of the other one; on SQLite, whoever relies on leases is warned."""
+    """Whoever has not named a counter hears of the other one."""
     project(vendor=vendor)
     settings.USAGE_TRACKING = given
     databases.connections["default"].alias = "default"
     assert ids(databases.check_counter) == expected
 
 
-def test_meters_that_are_leased_on_sqlite_are_named(project, settings):
-    """The others are no matter."""
-    project(vendor="sqlite")
-    settings.USAGE_TRACKING = {"METERS": {"tokens": {"counter": "leased"}}}
+@pytest.mark.parametrize(
+    ("counter", "throttled", "entry", "expected"),
+    [
+        ("leased", True, {"ATOMIC_REQUESTS": True}, ["W012"]),
+        ("leased", True, {}, []),
+        ("leased", False, {"ATOMIC_REQUESTS": True}, []),
+        ("exact", True, {"ATOMIC_REQUESTS": True}, []),
+    ],
+)
+def test_a_throttle_that_cannot_lend_is_pointed_out(counter, throttled, entry, expected, project, settings):
+    """On SQLite what is charged in the view's transaction belongs to it, so nothing is ever lent."""
+    throttling = pytest.importorskip("usage_tracking.api.throttling")
+    view = View.as_view()
+    view.cls = SimpleNamespace(throttle_classes=[throttling.UsageThrottle] if throttled else [])
+    settings.ROOT_URLCONF = urlconf(path("api/", view))
+    project(default=entry, vendor="sqlite", counters={"COUNTER": counter})
     databases.connections["default"].alias = "default"
-    assert "counts 'tokens', but 'default' is SQLite" in found(databases.check_counter, "W012").msg
+    assert ids(databases.check_counter) == expected
 
 
 @pytest.mark.parametrize(

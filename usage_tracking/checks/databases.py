@@ -25,7 +25,7 @@ def check_charge_database(**_: Any) -> Iterator[CheckMessage]:
     if alias is None:
         # What is leased keeps out of the view's transaction by itself.
         joins = ours["ATOMIC_REQUESTS"] and usage_settings.METERS.keys() - usage_settings.leased_meters
-        if joins and any(_has_throttle(pattern.callback) for pattern in views()):
+        if joins and _is_throttled():
             yield Warning(
                 f"ATOMIC_REQUESTS is True on {home!r}, so UsageThrottle charges in the view's transaction: "
                 "an organization's requests wait for each other's views, and a failing view takes its charge along.",
@@ -49,6 +49,10 @@ def check_charge_database(**_: Any) -> Iterator[CheckMessage]:
             hint=f"Set ATOMIC_REQUESTS to False in DATABASES[{alias!r}].",
             id="usage_tracking.E013",
         )
+
+
+def _is_throttled() -> bool:
+    return any(_has_throttle(pattern.callback) for pattern in views())
 
 
 def _has_throttle(view: Any) -> bool:
@@ -96,11 +100,12 @@ def check_counter(**_: Any) -> Iterator[CheckMessage]:
     """Leases are known where they fit, and not relied on where they do not."""
     home, leased = connections[router.db_for_write(UsagePeriod)], usage_settings.leased_meters
     if home.vendor == "sqlite":
-        if leased:
+        if leased and home.settings_dict["ATOMIC_REQUESTS"] and _is_throttled():
             yield Warning(
-                f"The leased counter counts {', '.join(map(repr, sorted(leased)))}, but {home.alias!r} is SQLite: a "
-                "settlement waits for whoever writes, and what is counted in a transaction joins it, without a lease.",
-                hint="Use PostgreSQL or MariaDB; or set COUNTER to 'exact'.",
+                f"UsageThrottle counts {', '.join(map(repr, sorted(leased)))} in the view's transaction, one by one and "
+                f"without a lease: ATOMIC_REQUESTS is True on {home.alias!r}, and beside a transaction on SQLite nobody "
+                "can write.",
+                hint="Set ATOMIC_REQUESTS to False, or use PostgreSQL or MariaDB.",
                 id="usage_tracking.W012",
             )
     # Whoever has named a counter has decided.
