@@ -102,9 +102,8 @@ def check_counter(**_: Any) -> Iterator[CheckMessage]:
     if home.vendor == "sqlite":
         if leased and home.settings_dict["ATOMIC_REQUESTS"] and _is_throttled():
             yield Warning(
-                f"UsageThrottle counts {', '.join(map(repr, sorted(leased)))} in the view's transaction, one by one and "
-                f"without a lease: ATOMIC_REQUESTS is True on {home.alias!r}, and beside a transaction on SQLite nobody "
-                "can write.",
+                f"UsageThrottle counts {', '.join(map(repr, sorted(leased)))} in the view's transaction, and borrows "
+                f"nothing: ATOMIC_REQUESTS is True on {home.alias!r}, and beside a transaction nobody writes to SQLite.",
                 hint="Set ATOMIC_REQUESTS to False, or use PostgreSQL or MariaDB.",
                 id="usage_tracking.W012",
             )
