@@ -103,7 +103,7 @@ def check_counter(**_: Any) -> Iterator[CheckMessage]:
         if leased and home.settings_dict["ATOMIC_REQUESTS"] and _is_throttled():
             yield Warning(
                 f"UsageThrottle counts {', '.join(map(repr, sorted(leased)))} in the view's transaction, and borrows "
-                f"nothing: ATOMIC_REQUESTS is True on {home.alias!r}, and beside a transaction nobody writes to SQLite.",
+                f"nothing: ATOMIC_REQUESTS is True on {home.alias!r}, and beside it nobody writes to SQLite.",
                 hint="Set ATOMIC_REQUESTS to False, or use PostgreSQL or MariaDB.",
                 id="usage_tracking.W012",
             )
