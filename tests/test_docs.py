@@ -84,10 +84,10 @@ def test_links_to_headings_work_on_github_too(page):
 INTERNAL = {
     "PreparedResolver",
     "ViewUsage",
+    "boundaries_between",
     "consume_at_once",
     "denial",
     "prepare_resolver",
-    "spans_between",
     "usage_of_view",
 }
 """In `__all__` for other modules of the package; nothing a host needs."""
