@@ -83,7 +83,7 @@ def write(offers: Sequence[Offer], *, expires_at: datetime, using: str) -> dict[
             row, lease = rows.get(offer.period_id), stored.get(offer.pk)
             if lease is not None and row is None:
                 results[offer.pk] = None
-            elif lease is not None and row is not None and (plan := _plan(offer, row, *lease, real)):
+            elif lease is not None and row is not None and (plan := _plan(offer, row, lease, real)):
                 settled, periods[row.pk] = plan
                 results[offer.pk] = settled
                 if settled.granted is None:
@@ -97,8 +97,9 @@ def write(offers: Sequence[Offer], *, expires_at: datetime, using: str) -> dict[
     return results
 
 
-def _plan(offer: Offer, row: _Row, granted: int, settled: int, real: datetime) -> tuple[Settled, list[int]] | None:
+def _plan(offer: Offer, row: _Row, lease: tuple[int, int], real: datetime) -> tuple[Settled, list[int]] | None:
     """Return what becomes of a lease and its period's numbers; None if that is not all there is to do."""
+    granted, settled = lease
     used = row.used + offer.spent - settled
     thresholds = usage_settings.THRESHOLDS
     if (
