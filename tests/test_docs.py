@@ -81,7 +81,15 @@ def test_links_to_headings_work_on_github_too(page):
     assert lost == []
 
 
-INTERNAL = {"ViewUsage", "denial", "prepare_resolver", "boundaries_between", "usage_of_view"}
+INTERNAL = {
+    "PreparedResolver",
+    "ViewUsage",
+    "boundaries_between",
+    "consume_at_once",
+    "denial",
+    "prepare_resolver",
+    "usage_of_view",
+}
 """In `__all__` for other modules of the package; nothing a host needs."""
 
 

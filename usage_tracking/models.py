@@ -328,6 +328,12 @@ class UsagePeriod(models.Model):
         default=0,
         help_text=_("What processes have borrowed and not settled yet: as good as used where there is a limit."),
     )
+    called_back_at = models.DateTimeField(
+        _("called back at"),
+        null=True,
+        blank=True,
+        help_text=_("When somebody was last refused for want of what is on lease."),
+    )
     # What governs the open period: derived from the organization, its plan and the settings.
     limit = models.BigIntegerField(_("limit"), null=True, blank=True, help_text=_("None = unlimited."))
     enforcement = models.CharField(_("enforcement"), max_length=16, choices=ENFORCEMENTS)

@@ -293,7 +293,7 @@ class LeasedCounter(Counter):
         lent = None
         with _locked([account], account.organization_id, account.meter, now=now, using=using) as [ledger]:
             answer = act(ledger)
-            if borrows and (size := lending.share(lending.kept(account.demand), ledger.room)):
+            if borrows and (size := ledger.share(lending.kept(account.demand))):
                 lent = ledger.lend(size, holder=self._holder, expires_at=expires_at)
         if lent is not None:
             account.lease = _Lease(lent, ledger.row, deadline=deadline, now=ledger.now)
@@ -394,17 +394,24 @@ class LeasedCounter(Counter):
         self, offers: list[tuple[_Account, Offer]], now: datetime, using: str, *, closing: bool
     ) -> None:
         """Settle some leases in one transaction, and in the slow path those with more to do; gives back the turns."""
+        due, left = offers, []
         try:
             options = usage_settings.LEASE
             deadline = monotonic() + options.expire_seconds / 2
             expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
-            settled = write([offer for _, offer in offers], expires_at=expires_at, using=using)
-            left = []
-            for account, offer in offers:
-                if (result := settled.get(offer.pk)) is not None:
-                    account.renew(offer, result, deadline)
-                elif closing or offer.pk not in settled:  # there is no next time: whoever has locked it is waited for
-                    left.append(account)
+            while due:
+                settled = write([offer for _, offer in due], expires_at=expires_at, using=using)
+                called_back = []
+                for account, offer in due:
+                    if (result := settled.get(offer.pk)) is not None:
+                        account.renew(offer, result, deadline)
+                        if result.is_called_back and (rest := account.offer(now, closing=True)) is not None:
+                            called_back.append((account, rest))
+                    elif (
+                        closing or offer.pk not in settled
+                    ):  # there is no next time: whoever has locked it is waited for
+                        left.append(account)
+                due = called_back
             for account in left:
                 self._settle_alone(account, now, using, closing=closing)
         finally:

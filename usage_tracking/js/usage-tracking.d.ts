@@ -256,9 +256,10 @@ export interface components {
          *     * `limits_updated` - limits updated
          *     * `refunded` - refunded
          *     * `adjusted` - adjusted
+         *     * `lease_lost` - lease lost
          * @enum {string}
          */
-        KindEnum: "warning" | "exceeded" | "reset" | "limits_updated" | "refunded" | "adjusted";
+        KindEnum: "warning" | "exceeded" | "reset" | "limits_updated" | "refunded" | "adjusted" | "lease_lost";
         /** @description The organization's own overrides, blank where it has none, and what holds all in all. */
         Limits: {
             organization: number | string;

@@ -29,6 +29,7 @@ class Migration(migrations.Migration):
                 ('enforcement', models.CharField(choices=[('hard', 'hard'), ('soft', 'soft'), ('shadow', 'shadow')], max_length=16, verbose_name='enforcement')),
                 ('reset_mode', models.CharField(choices=[('lazy', 'lazy'), ('scheduled', 'scheduled'), ('manual', 'manual')], max_length=16, verbose_name='reset mode')),
                 ('on_lease', models.BigIntegerField(default=0, help_text='What processes have borrowed and not settled yet: as good as used where there is a limit.', verbose_name='on lease')),
+                ('called_back_at', models.DateTimeField(blank=True, help_text='When somebody was last refused for want of what is on lease.', null=True, verbose_name='called back at')),
                 ('bucket_start', models.DateTimeField(verbose_name='bucket start')),
                 ('used_before_bucket', models.BigIntegerField(default=0, verbose_name='used before the open bucket')),
                 ('refused_before_bucket', models.BigIntegerField(default=0, verbose_name='refused before the open bucket')),
