@@ -26,16 +26,17 @@ SECOND = timedelta(seconds=1)
 
 
 class Crowd:
-    """Some processes, started once for all tests."""
+    """Some processes, started once for all tests; `environment` is what they have beside the database."""
 
-    def __init__(self, size: int, database_url: str) -> None:
+    def __init__(self, size: int, database_url: str, **environment: str) -> None:
         # Not forked: they must share no connection and no lock with the tests.
         context = get_context("spawn")
         self._start_line = context.Barrier(size, timeout=PATIENCE)
         self._pipes, self._processes = [], []
+        environment = {"DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": database_url} | environment
         for _ in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=worker.serve, args=(theirs, database_url, self._start_line), daemon=True)
+            process = context.Process(target=worker.serve, args=(theirs, environment, self._start_line), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -54,8 +55,12 @@ class Crowd:
 
     def survives(self, action: Client, *, statements: int, notebook: Path | None = None) -> bool:
         """Do one action in a process that is killed after so many statements; return whether it got through."""
-        self._pipes[0].send(partial(worker.survives, action, statements=statements, notebook=notebook))
-        return bool(self._answer(0))
+        return bool(self.ask(partial(worker.survives, action, statements=statements, notebook=notebook)))
+
+    def ask(self, action: Client) -> Any:
+        """Do one action in the first process, on its main thread; return what it returns."""
+        self._pipes[0].send(action)
+        return self._answer(0)
 
     def close(self) -> None:
         """Let all processes end."""

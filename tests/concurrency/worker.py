@@ -1,4 +1,4 @@
-"""The other end of the harness: a process of its own, with Django on the test database.
+"""The other end of the harness: a process of its own, with Django on the database that its environment names.
 
 Nothing of Django is imported before `serve` has set it up.
 """
@@ -24,11 +24,11 @@ start_line: SharedBarrier
 """Where the clients of all processes wait for each other."""
 
 
-def serve(pipe: Connection, database_url: str, barrier: SharedBarrier) -> None:
+def serve(pipe: Connection, environment: dict[str, str], barrier: SharedBarrier) -> None:
     """Do one job after the other, until None comes; answer each with its result, or with its traceback."""
     global start_line  # noqa: PLW0603 - a lock cannot be sent through the pipe later
     start_line = barrier
-    os.environ |= {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    os.environ |= environment
     import django  # noqa: PLC0415
 
     django.setup()
