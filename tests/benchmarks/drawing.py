@@ -5,7 +5,6 @@ Prints the median time of each template tag for an organization with 90 days of 
 
 import os
 import statistics
-import time
 from datetime import timedelta
 from functools import partial
 
@@ -19,6 +18,7 @@ from django.template import Context, Template
 from django.test.utils import CaptureQueriesContext, setup_databases, teardown_databases
 from django.utils import timezone
 
+from tests.benchmarks.timing import timed
 from tests.factories import OrganizationFactory
 from usage_tracking.metering import history_of, record
 
@@ -36,12 +36,7 @@ def measure(call):
     """Median seconds per call, and the number of queries of one."""
     with CaptureQueriesContext(connection) as queries:
         call()
-    times = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times), len(queries)
+    return statistics.median(timed(call) for _ in range(ROUNDS)), len(queries)
 
 
 def main():

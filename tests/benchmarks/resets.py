@@ -7,7 +7,6 @@ the others, which cannot do that, four in one transaction. Both begin with the s
 import argparse
 import os
 import resource
-import time
 from datetime import UTC, datetime
 
 import django
@@ -20,6 +19,7 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.test.utils import setup_databases, teardown_databases
 
+from tests.benchmarks.timing import timed
 from tests.factories import Organization, OrganizationFactory
 from usage_tracking.inserts import insert_for_each, values_of
 from usage_tracking.ledger import opened
@@ -109,13 +109,6 @@ def written():
         names = sorted({field.attname for field in model._meta.concrete_fields} - own)
         found.append((model.objects.count(), sorted(map(str, model.objects.values_list(*names).distinct()))))
     return found
-
-
-def timed(action):
-    """How many seconds the action takes."""
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
 
 
 def main():
