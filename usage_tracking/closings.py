@@ -91,7 +91,7 @@ def _plain_rows(organizations: Iterable[Any], now: datetime, using: str) -> list
     """Lock and return the expired rows of those organizations of which all are free, and unused since their end."""
     expired = expired_periods(now, using)
     owners = dict(expired.filter(organization_id__in=list(organizations)).values_list("pk", "organization_id"))
-    plain = expired.filter(Among(F("pk"), owners), bucket_start__lt=F("end"), checkpoint_at__lte=F("end"))
+    plain = expired.filter(Among(F("pk"), owners), bucket_start__lt=F("end"), checkpoint_at__lte=F("end"), on_lease=0)
     found = locking(plain, skip_locked=True).values_list("pk", "organization_id", "meter", "end")
     rows = [_Expired(pk, owner, meter, end) for pk, owner, meter, end in found if end is not None]
     # What this process has refused from memory is counted by the ledger.

@@ -19,15 +19,28 @@ from django.core.signals import setting_changed
 from usage_tracking import setting_values as values
 from usage_tracking.periods import DEFAULT_ANCHOR, UTC_ZONE, Bucket, ResetMode, ResetPeriod
 from usage_tracking.quotas import Enforcement
-from usage_tracking.setting_values import METER_NAME_LENGTH, SETTING, Meter, SettingError, nearest, suggestion
+from usage_tracking.setting_values import (
+    METER_NAME_LENGTH,
+    SETTING,
+    CounterKind,
+    Lease,
+    LostLease,
+    Meter,
+    SettingError,
+    nearest,
+    suggestion,
+)
 
 __all__ = [
     "API_KEY_VARIABLE",
     "METER_NAME_LENGTH",
     "SETTING",
     "CounterError",
+    "CounterKind",
     "EventDispatch",
     "HeaderStyle",
+    "Lease",
+    "LostLease",
     "Meter",
     "SettingError",
     "UsageSettings",
@@ -92,7 +105,7 @@ class UsageSettings:
 
         The meter `api` is always there, described or not. `default_limit` is what holds where a plan is silent: left
         out, DEFAULT_LIMIT for `api` and unlimited for any other. Names are up to 64 lower-case ASCII letters, digits,
-        `_` and `-`, and begin with a letter.
+        `_` and `-`, and begin with a letter. `counter` is COUNTER for one meter.
 
         Default: `{}`
         """
@@ -243,6 +256,35 @@ class UsageSettings:
         Default: `None`
         """
         return _read("HISTORY_RETENTION_DAYS", values.days, default=None)
+
+    # -- how it is counted ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def COUNTER(self) -> CounterKind:
+        """How amounts are taken: `"exact"`, one statement for each, or `"leased"`, from what a process has borrowed.
+
+        Default: `"exact"`
+        """
+        return _read("COUNTER", partial(values.choice, CounterKind), default=CounterKind.EXACT)
+
+    @cached_property
+    def LEASE(self) -> Lease:
+        """How the leased counter borrows: `{"SETTLE_SECONDS": 1, "EXPIRE_SECONDS": 30, "LOST": "charge"}`.
+
+        Each process writes what it has spent every SETTLE_SECONDS (0.05 to 60). One that has not been heard of for
+        EXPIRE_SECONDS (at least four times as long, at most 3600) is dead: what it had on lease counts as used
+        (`"charge"`) or is given back (`"forgive"`, which may let more pass than the limit).
+
+        Default: `{}`
+        """
+        return _read("LEASE", values.lease, default=Lease())
+
+    @cached_property
+    def leased_meters(self) -> frozenset[str]:
+        """The meters that the leased counter counts."""
+        return frozenset(
+            name for name, meter in self.METERS.items() if (meter.counter or self.COUNTER) == CounterKind.LEASED
+        )
 
     # -- requests ------------------------------------------------------------------------------------------------------
 

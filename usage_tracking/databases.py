@@ -5,6 +5,8 @@ with its rollback. On a connection of its own it is committed at once.
 """
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any, Final, TypeVar
 
 from django.db import connections, router, transaction
@@ -14,9 +16,10 @@ from django.db.models import Model, QuerySet
 from usage_tracking.conf import SettingError, usage_settings
 from usage_tracking.models import UsagePeriod
 
-__all__ = ["charge_alias", "home_of", "limit_lock_waits", "locking", "survival_of"]
+__all__ = ["apart", "charge_alias", "home_of", "in_test_case", "limit_lock_waits", "locking", "survival_of"]
 
 M = TypeVar("M", bound=Model)
+R = TypeVar("R")
 
 LOCK_WAIT_SECONDS: Final = 2
 """How long a charge on CHARGE_DATABASE waits for a row before ON_COUNTER_ERROR decides."""
@@ -31,7 +34,7 @@ def charge_alias(home: str) -> str:
     alias = usage_settings.CHARGE_DATABASE
     connection = connections[home]
     # SQLite has one writer at a time: a second connection would wait for the first until it times out.
-    if alias is None or not connection.in_atomic_block or connection.vendor == "sqlite" or _in_test_case(connection):
+    if alias is None or not connection.in_atomic_block or connection.vendor == "sqlite" or in_test_case(connection):
         return home
     return alias
 
@@ -87,8 +90,38 @@ def limit_lock_waits(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
     except SettingError:
         return  # a system check names it; the host's other connections must not fail for it
     # An alias that views use as well (a check error) keeps the host's own lock timeout.
-    if not is_for_charges or connection.settings_dict["ATOMIC_REQUESTS"]:
-        return
+    if is_for_charges and not connection.settings_dict["ATOMIC_REQUESTS"]:
+        _limit_lock_waits(connection)
+
+
+def apart(using: str, work: Callable[[], R]) -> R:
+    """Do `work` in no transaction of the caller: in a thread, hence on a connection of its own, if there is one.
+
+    There, too, nobody waits for a row for more than two seconds: it may be the caller who holds it.
+    """
+    if not connections[using].in_atomic_block:
+        return work()
+
+    def on_a_connection_of_its_own() -> R:
+        try:
+            _limit_lock_waits(connections[using])
+            return work()
+        finally:
+            connections.close_all()
+
+    answer: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(on_a_connection_of_its_own())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            answer.set_exception(error)
+
+    Thread(target=run, name="usage-apart", daemon=True).start()
+    return answer.result()
+
+
+def _limit_lock_waits(connection: BaseDatabaseWrapper) -> None:
     statements = {
         "postgresql": f"SET lock_timeout = '{LOCK_WAIT_SECONDS}s'",
         "mysql": f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}",
@@ -98,5 +131,6 @@ def limit_lock_waits(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
             cursor.execute(statement)
 
 
-def _in_test_case(connection: BaseDatabaseWrapper) -> bool:
+def in_test_case(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether the connection is in the transaction of a test case, which nobody else can see into."""
     return any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)

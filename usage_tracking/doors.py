@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
@@ -21,14 +22,15 @@ from django.utils import timezone
 
 from usage_tracking import headers, problems
 from usage_tracking.conf import CounterError, usage_settings
+from usage_tracking.counters import counter_of
 from usage_tracking.databases import charge_alias, survival_of
 from usage_tracking.decorators import ViewUsage, usage_of_view
 from usage_tracking.ledger import database_of
-from usage_tracking.metering import consume, give_back
+from usage_tracking.metering import consume, consume_at_once, give_back
 from usage_tracking.models import UsageTrackedOrganization
 from usage_tracking.problems import Problem
 from usage_tracking.quotas import Decision
-from usage_tracking.resolvers import prepare_resolver
+from usage_tracking.resolvers import PreparedResolver, prepare_resolver, resolve_organization
 
 __all__ = ["Outcome", "acharge", "afinish", "answer_with", "begin", "charge", "finish", "outcome_of"]
 
@@ -95,12 +97,21 @@ def charge(
 
 
 async def acharge(request: HttpRequest, view: Callable[..., Any]) -> Outcome | None:
-    """Do the same from the event loop: one hop to a thread for resolver and counter together, none if not counted."""
+    """Do the same from the event loop: one hop to a thread for resolver and counter together.
+
+    None if the request is not counted, or if host and counter know from memory all that there is to ask.
+    """
     try:
-        counted = _usage_of(request, view) is not None
+        usage = _usage_of(request, view)
+        if usage is None:
+            return None
+        resolve = await prepare_resolver(request)
+        if (outcome := outcome_of(request) or _consume_at_once(resolve.known, usage)) is not None:
+            setattr(request, OUTCOME, outcome)
+            return outcome
     except Exception:  # noqa: BLE001 - `charge` meets it again, and knows what to do
-        counted = True
-    return await sync_to_async(charge)(request, view, await prepare_resolver(request)) if counted else None
+        resolve = PreparedResolver(partial(resolve_organization, request))
+    return await sync_to_async(charge)(request, view, resolve)
 
 
 def _usage_of(request: HttpRequest, view: Callable[..., Any]) -> ViewUsage | None:
@@ -118,13 +129,20 @@ def _usage_of(request: HttpRequest, view: Callable[..., Any]) -> ViewUsage | Non
 def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage: ViewUsage) -> Outcome:
     amount = _amount_of(request, usage)
     using = charge_alias(database_of(organization))
-    connection = connections[using]
-    if not connection.in_atomic_block:
+    if not counter_of(usage.meter).joins(using):
         return Outcome(organization=organization, decision=consume(organization, amount, usage.meter, using=using))
     # A failed statement would break the transaction that we join: a savepoint keeps that to ourselves.
     with transaction.atomic(using=using):
         decision = consume(organization, amount, usage.meter, using=using)
-    return Outcome(organization=organization, decision=decision, still_charged=survival_of(connection))
+    return Outcome(organization=organization, decision=decision, still_charged=survival_of(connections[using]))
+
+
+def _consume_at_once(organization: UsageTrackedOrganization | None, usage: ViewUsage) -> Outcome | None:
+    """Charge a request without leaving the event loop; None if that cannot be done."""
+    if organization is None or callable(usage.amount):  # a view's own callable may ask the database
+        return None
+    decision = consume_at_once(organization, usage.amount, usage.meter)
+    return None if decision is None else Outcome(organization=organization, decision=decision)
 
 
 def _amount_of(request: HttpRequest, usage: ViewUsage) -> int:

@@ -12,9 +12,10 @@ from django.db import DatabaseError, connections, router
 from django.db.models import QuerySet
 
 from usage_tracking.conf import nearest, usage_settings
+from usage_tracking.counters import settled
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidChange, InvalidInput
-from usage_tracking.ledger import database_of, instant, is_governed_by, key_of, locked
+from usage_tracking.ledger import database_of, instant, is_governed_by, key_of
 from usage_tracking.models import (
     MAX_FEATURES,
     UsageEvent,
@@ -98,7 +99,7 @@ def sync_limits(organization: UsageTrackedOrganization, *, now: datetime | None 
     `organization.save()` does this by itself; call it after a `QuerySet.update()` or an edit of PLANS that should
     hold before the next bucket begins. Raises OrganizationGone.
     """
-    with locked(key_of(organization), every=True, now=instant(now), using=database_of(organization)):
+    with settled(key_of(organization), every=True, now=instant(now), using=database_of(organization)):
         pass  # opening and closing the ledgers is what does it
 
 
@@ -187,7 +188,7 @@ def update_limits(
     using = database_of(organization)
     # The meter that the event is about is opened even if it was never used, so that the event has a state to tell.
     about = next(iter(merges.get("limits", ())), DEFAULT_METER)
-    with locked(key_of(organization), about, every=True, now=now, using=using) as ledgers:
+    with settled(key_of(organization), about, every=True, now=now, using=using) as ledgers:
         stored = ledgers[0].organization
         if precondition is not None:
             precondition(stored)

@@ -18,19 +18,20 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from usage_tracking import events, refusals
-from usage_tracking.conf import usage_settings
+from usage_tracking.conf import LostLease, usage_settings
 from usage_tracking.databases import home_of, locking
 from usage_tracking.exceptions import InvalidAmount, InvalidInput, OrganizationGone
 from usage_tracking.models import (
     UsageEvent,
     UsageHistory,
+    UsageLease,
     UsagePeriod,
     UsageTrackedOrganization,
     get_organization_model,
 )
 from usage_tracking.periods import FIRST_YEAR, LAST_YEAR, Period, ResetMode
 from usage_tracking.plans import Terms, meter_named, terms_of
-from usage_tracking.quotas import MAX_AMOUNT, Charge, Enforcement, Usage, crossed, next_checkpoint
+from usage_tracking.quotas import MAX_AMOUNT, Charge, Enforcement, Usage, ceiling_of, crossed, next_checkpoint
 
 __all__ = [
     "Ledger",
@@ -158,6 +159,7 @@ class Ledger:
         self.refused = False
         self.has_news = False
         self.closed: list[UsagePeriod] = []
+        self._late: set[int] = set()
         self._closing_details: dict[str, Any] = {}
         self._lowered = False
         row = self._rows().filter(is_open=True).select_for_update().first()
@@ -185,7 +187,8 @@ class Ledger:
         """Write the open bucket into history as [bucket_start, end) and open the one that contains `now`."""
         row = self.row
         bucket = UsageHistory(**bucket_of(row, end))
-        if bucket.used or bucket.refused:
+        # What is on lease may have been spent in this bucket, and is yet to be settled there.
+        if bucket.used or bucket.refused or row.on_lease:
             bucket.save(using=self.using)
         row.used_before_bucket, row.refused_before_bucket = row.used, row.refused
         # What comes after the period's end must be told apart from it, also where that is no boundary any more.
@@ -213,6 +216,9 @@ class Ledger:
             new.refused += old.refused - old.refused_before_bucket
             new.bucket_start, new.checkpoint_at = old.bucket_start, old.checkpoint_at
 
+        leases = self._leases().filter(period=old, bucket_start__gte=new.start, lost_at=None) if old.on_lease else None
+        if leases is not None:
+            new.on_lease = sum(lease.granted - lease.settled for lease in leases)
         used, refused = _totals(row for _, rows in elapsed for row in rows)
         old.used -= used + new.used
         old.refused -= refused + new.refused
@@ -223,6 +229,8 @@ class Ledger:
             self._insert_closed(max(interval.start, previous_end), end, rows)
             previous_end = end
         new.save(using=self.using)
+        if leases is not None:
+            leases.update(period=new)
         self._move(carried, new)
         self.row = new
 
@@ -297,15 +305,22 @@ class Ledger:
     def take(self, amount: int, *, refusable: bool = True) -> Charge | None:
         """Count `amount`, or refuse it: None when hard enforcement has no room and it is `refusable`."""
         row = self.row
-        fits = row.limit is None or row.used + amount <= row.limit
-        if refusable and not fits and row.enforcement == Enforcement.HARD:
-            row.refused += 1
-            self.refused = True
-            return None
+        if refusable and row.enforcement == Enforcement.HARD and amount > self.room:
+            self.bury_lost()
+            if amount > self.room:
+                row.refused += 1
+                # What is on lease may come back unspent: only what is used exceeds a limit.
+                self.refused |= amount > ceiling_of(row.limit, Enforcement(row.enforcement)) - row.used
+                return None
         self._add(amount, field="amount")
         if row.pk is None:
             row.save(using=self.using)
         return self._charge(amount)
+
+    @property
+    def room(self) -> int:
+        """What is neither used nor on lease, and may be taken or lent; below 0 if a limit was lowered."""
+        return ceiling_of(self.row.limit, Enforcement(self.row.enforcement)) - self.row.used - self.row.on_lease
 
     def count_refusals(self) -> int:
         """Count what this process has refused from memory since its last visit; return how many."""
@@ -328,7 +343,7 @@ class Ledger:
         row.used -= from_bucket
         left = amount - from_bucket
         for history in row.history.using(self.using).order_by("-start").iterator() if left and row.pk else ():
-            left -= self._shrink(history, left)
+            left += self._add_to(history, -left)
             if not left:
                 break
         return amount - left
@@ -339,21 +354,27 @@ class Ledger:
             given = min(charge.amount, self.row.used - self.row.used_before_bucket)
             self.row.used -= given
             return given
-        buckets = UsageHistory.objects.using(self.using).filter(organization_id=self.organization.pk)
-        bucket = buckets.filter(meter=self.terms.meter, start=charge.bucket_start).select_for_update().first()
-        return 0 if bucket is None else self._shrink(bucket, charge.amount)
+        bucket = self._bucket(charge.bucket_start)
+        return 0 if bucket is None else -self._add_to(bucket, -charge.amount)
 
-    def _shrink(self, history: UsageHistory, amount: int) -> int:
-        """Take up to `amount` out of one history row and its period; return how much."""
-        given = min(amount, history.used)
-        UsageHistory.objects.using(self.using).filter(pk=history.pk).update(used=F("used") - given)
+    def _bucket(self, start: datetime) -> UsageHistory | None:
+        """Lock and return the closed bucket that begins at `start`, in whichever period."""
+        buckets = UsageHistory.objects.using(self.using).filter(organization_id=self.organization.pk)
+        return buckets.filter(meter=self.terms.meter, start=start).select_for_update().first()
+
+    def _add_to(self, history: UsageHistory, amount: int) -> int:
+        """Add to one history row and its period, or take out what is there if `amount` is negative; return how much."""
+        added = max(amount, -history.used)
+        UsageHistory.objects.using(self.using).filter(pk=history.pk).update(used=F("used") + added)
         if history.period_id == self.row.pk:
-            self.row.used_before_bucket -= given
-            self.row.used -= given
+            self.row.used_before_bucket += added
+            self.row.used += added
         else:
             closed = UsagePeriod.objects.using(self.using).filter(pk=history.period_id)
-            closed.update(used=F("used") - given, used_before_bucket=F("used_before_bucket") - given)
-        return given
+            closed.update(used=F("used") + added, used_before_bucket=F("used_before_bucket") + added)
+            if added > 0:
+                self._late.add(history.period_id)
+        return added
 
     def _add(self, amount: int, *, field: str) -> None:
         if self.row.used + amount > MAX_AMOUNT:
@@ -372,6 +393,73 @@ class Ledger:
             bucket_start=self.row.bucket_start,
         )
 
+    # -- leases -------------------------------------------------------------------------------------------------------
+
+    def lend(self, amount: int, *, holder: str, expires_at: datetime) -> UsageLease:
+        """Put `amount` of the open period's room on lease."""
+        if self.row.pk is None:
+            self.row.save(using=self.using)
+        lease = UsageLease(
+            organization_id=self.organization.pk,
+            meter=self.terms.meter,
+            period=self.row,
+            bucket_start=self.row.bucket_start,
+            holder=holder,
+            granted=amount,
+            expires_at=expires_at,
+        )
+        lease.save(using=self.using, force_insert=True)
+        self.row.on_lease += amount
+        return lease
+
+    def settle(self, pk: int, spent: int) -> None:
+        """End a lease of which its holder has `spent` so much in all: in the bucket it was lent from, open or closed.
+
+        A lease that is gone was settled by a transaction whose commit its holder did not learn of.
+        """
+        lease = self._leases().filter(pk=pk).select_for_update().first()
+        if lease is not None:
+            self._release(lease)
+            self._settle_in(lease.bucket_start, spent - lease.settled - lease.charged)
+            self._leases().filter(pk=pk).delete()
+
+    def bury_lost(self) -> int:
+        """Give up the leases whose holders are believed dead, by the real clock; return how much they had on lease.
+
+        What was lost is charged in its bucket, or forgiven, and recorded for staff to decide otherwise.
+        """
+        if not self.row.on_lease and not self._leases().exists():
+            return 0
+        real = timezone.now()
+        lost = list(self._leases().filter(lost_at=None, expires_at__lte=real).select_for_update())
+        for lease in lost:
+            amount = lease.granted - lease.settled
+            self._release(lease)
+            lease.lost_at = real
+            lease.charged = amount if usage_settings.LEASE.lost == LostLease.CHARGE else 0
+            lease.save(using=self.using)
+            self._settle_in(lease.bucket_start, lease.charged)
+            if amount:
+                details = {"amount": amount, "charged": lease.charged, "holder": lease.holder}
+                self.record(UsageEvent.Kind.LEASE_LOST, **details)
+        return sum(lease.granted - lease.settled for lease in lost)
+
+    def _release(self, lease: UsageLease) -> None:
+        # A closed period has nothing on lease: nothing can be taken from it any more.
+        if lease.lost_at is None and lease.period_id == self.row.pk:
+            self.row.on_lease -= lease.granted - lease.settled
+
+    def _settle_in(self, bucket_start: datetime, amount: int) -> None:
+        """Count, or give back if negative, in the bucket that began then; in the open one if that was pruned."""
+        bucket = None if bucket_start == self.row.bucket_start else self._bucket(bucket_start)
+        if bucket is not None:
+            self._add_to(bucket, amount)
+        else:
+            self.row.used = max(self.row.used + amount, self.row.used_before_bucket)
+
+    def _leases(self) -> QuerySet[UsageLease]:
+        return UsageLease.objects.using(self.using).filter(organization_id=self.organization.pk, meter=self.terms.meter)
+
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def usage(self) -> Usage:
@@ -379,14 +467,13 @@ class Ledger:
         return usage_from(self.row, self.now)
 
     def record(self, kind: UsageEvent.Kind, **details: Any) -> UsageEvent:
-        """Record one event about the open period (see `events.record`)."""
+        """Record one event, about the open period unless the details say otherwise (see `events.record`)."""
         if self.row.pk is None:
             self.row.save(using=self.using)
         event = events.record(
             kind,
             self.organization,
-            **{"period": self.row, **details},
-            state=self.row,
+            **{"period": self.row, "state": self.row, **details},
             plan=self.terms.plan,
             now=self.now,
             using=self.using,
@@ -403,18 +490,19 @@ class Ledger:
         for closed in self.closed:
             details = events.reset_details(f"{events.RESET_KEY}{closed.pk}", closed.closed_by, closed.used)
             self.record(UsageEvent.Kind.RESET, period=closed, **details, **self._closing_details)
-        self._announce()
+        self._announce(row, refused=self.refused or (self._lowered and row.limit == 0))
+        for late in UsagePeriod.objects.using(self.using).filter(pk__in=self._late):
+            self._announce(late)
         transaction.on_commit(partial(refusals.forget, self.key), using=self.using)
 
     def sign_closings(self, *, actor: Any, reason: str) -> None:
         """Put who and why on the reset events of this ledger."""
         self._closing_details = {"actor": actor, "reason": reason}
 
-    def _announce(self) -> None:
-        """Record each threshold that the open period has reached under its limit and that is not on record yet."""
-        row = self.row
+    def _announce(self, row: UsagePeriod, *, refused: bool = False) -> None:
+        """Record each threshold that a period has reached under its limit and that is not on record yet."""
         due = crossed(row.used, row.limit, [*usage_settings.THRESHOLDS, 100])
-        if self.refused or (self._lowered and row.limit == 0):
+        if refused:
             due.append(100)
         keys = {f"threshold:{row.pk}:{row.limit}:{percent}": percent for percent in due}
         if not keys:
@@ -430,7 +518,7 @@ class Ledger:
         for key, percent in keys.items():
             if key not in told:
                 kind = UsageEvent.Kind.EXCEEDED if percent == 100 else UsageEvent.Kind.WARNING
-                self.record(kind, threshold=percent, dedupe_key=key)
+                self.record(kind, period=row, state=row, threshold=percent, dedupe_key=key)
 
     def _rows(self) -> QuerySet[UsagePeriod]:
         return UsagePeriod.objects.using(self.using).filter(
@@ -467,6 +555,7 @@ def closing_of(row: Any, closed_by: ResetMode, now: datetime) -> dict[str, Any]:
         "checkpoint_at": row.end,
         "used_before_bucket": row.used,
         "refused_before_bucket": row.refused,
+        "on_lease": 0,
     }
 
 
@@ -488,7 +577,8 @@ def opened(terms: Terms, period: Period, now: datetime) -> UsagePeriod:
 
 
 def _amount_rail(row: UsagePeriod) -> int:
-    return next_checkpoint(row.used, row.limit, Enforcement(row.enforcement), usage_settings.THRESHOLDS)
+    enforcement = Enforcement(row.enforcement)
+    return next_checkpoint(row.used, row.limit, enforcement, usage_settings.THRESHOLDS, on_lease=row.on_lease)
 
 
 def _totals(history: Iterable[UsageHistory]) -> tuple[int, int]:
@@ -519,7 +609,7 @@ def is_governed_by(row: UsagePeriod, terms: Terms, now: datetime) -> bool:
 def delete_usage(*, instance: Model, using: str, **_: Any) -> None:
     """Receiver of `pre_delete`: remove all usage of an organization under its lock, in the deleting transaction."""
     locking(type(instance)._base_manager.using(using).filter(pk=instance.pk)).first()
-    for model in (UsageEvent, UsageHistory, UsagePeriod):
+    for model in (UsageEvent, UsageLease, UsageHistory, UsagePeriod):
         model._base_manager.using(using).filter(organization_id=instance.pk).delete()
 
 

@@ -16,11 +16,11 @@ from asgiref.sync import sync_to_async
 
 from usage_tracking import refusals
 from usage_tracking.conf import Meter, usage_settings
-from usage_tracking.counters import counter
+from usage_tracking.counters import counter_of, settled
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidInput, OrganizationGone, UnknownMeter
 from usage_tracking.history import HistoryPoint, histories_of, histories_of_each, history_of
-from usage_tracking.ledger import database_of, instant, key_of, locked, stored_organization, usage_from
+from usage_tracking.ledger import database_of, instant, key_of, stored_organization, usage_from
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named, meters_named, terms_of
@@ -47,6 +47,7 @@ __all__ = [
     "ausages_of",
     "awould_allow",
     "consume",
+    "consume_at_once",
     "flush_refusals",
     "give_back",
     "histories_of",
@@ -113,11 +114,15 @@ def would_allow(
         row is not None and row.checkpoint_at > now and row.used + amount < row.checkpoint_used
     ):
         return True
+    # What this process has on lease it may take, or return.
+    left = 0 if row is None else counter_of(meter).left(row, now=now)
+    if amount <= left:
+        return True
     terms = terms_of(stored_organization(organization.pk, using), described)
     if terms.limit is None or terms.enforcement != Enforcement.HARD:
         return True
     waits = row is not None and row.reset_mode == terms.reset_mode == ResetMode.SCHEDULED
-    used = 0 if row is None or (row.has_ended(now) and not waits) else row.used
+    used = 0 if row is None or (row.has_ended(now) and not waits) else row.used + row.on_lease - left
     return used + amount <= terms.limit
 
 
@@ -151,7 +156,7 @@ def refund(
         amount = validate_amount(amount)
         meter_named(meter)
         key, using = key_of(what), database_of(what)
-    with locked(key, meter, now=now, using=using) as [ledger]:
+    with settled(key, meter, now=now, using=using) as [ledger]:
         given = ledger.give_back(amount or 0) if charge is None else ledger.give_back_charge(charge)
         ledger.record(UsageEvent.Kind.REFUNDED, actor=actor, reason=reason, amount=given)
     return given
@@ -164,7 +169,7 @@ def give_back(decision: Decision, *, now: datetime | None = None) -> int:
     """
     if decision.charge is None:
         return 0
-    return counter.give_back(decision.charge, now=instant(now))
+    return counter_of(decision.charge.meter).give_back(decision.charge, now=instant(now))
 
 
 @retried
@@ -184,7 +189,7 @@ def adjust(
     """
     validate_count(used)
     meter_named(meter)
-    with locked(key_of(organization), meter, now=instant(now), using=database_of(organization)) as [ledger]:
+    with settled(key_of(organization), meter, now=instant(now), using=database_of(organization)) as [ledger]:
         previous = ledger.row.used
         ledger.set_used(used)
         ledger.record(UsageEvent.Kind.ADJUSTED, actor=actor, reason=reason, previous_used=previous)
@@ -234,6 +239,8 @@ def usages_of(
 
 def _shown(row: UsagePeriod | None, organization: UsageTrackedOrganization, meter: Meter, now: datetime) -> Usage:
     if row is not None and (row.reset_mode == ResetMode.SCHEDULED or not row.has_ended(now)):
+        # Used is, too, what this process has taken since it last settled.
+        row.used += counter_of(meter.name).unsettled(row)
         return usage_from(row, now)
     terms = terms_of(organization, meter)
     return Usage(
@@ -261,7 +268,7 @@ def flush_refusals(*, now: datetime | None = None) -> int:
 
 @retried
 def _flush(key: object, meter: str, *, now: datetime, using: str) -> int:
-    with locked(key, meter, now=now, using=using) as [ledger]:
+    with settled(key, meter, now=now, using=using) as [ledger]:
         return ledger.count_refusals()
 
 
@@ -281,23 +288,62 @@ def _take(
     if not usage_settings.ENABLED:
         return Decision(allowed=True, amount=amount, usage=usage_of(organization, meter, now=now))
     now = instant(now)
-    decision = counter.take(
-        organization, amount, meter, now=now, using=using or database_of(organization), refusable=refusable
-    )
+    using = using or database_of(organization)
+    if refusable and (decision := consume_at_once(organization, amount, meter, now=now, using=using)) is not None:
+        return decision
+    decision = counter_of(meter).take(organization, amount, meter, now=now, using=using, refusable=refusable)
+    return _logged(decision, organization) if refusable else decision
+
+
+async def aconsume(
+    organization: UsageTrackedOrganization,
+    amount: int = 1,
+    meter: str = DEFAULT_METER,
+    *,
+    now: datetime | None = None,
+    using: str | None = None,
+) -> Decision:
+    """Do the same from the event loop, which it leaves only where the database must be asked."""
+    validate_amount(amount)
+    meter_named(meter)
+    key_of(organization)
+    decision = consume_at_once(organization, amount, meter, now=now, using=using)
+    if decision is not None:
+        return decision
+    return await sync_to_async(consume)(organization, amount, meter, now=now, using=using)
+
+
+def consume_at_once(
+    organization: UsageTrackedOrganization,
+    amount: int,
+    meter: str,
+    *,
+    now: datetime | None = None,
+    using: str | None = None,
+) -> Decision | None:
+    """Take a valid amount, or refuse it, from memory; None if the database must be asked. Never waits."""
+    if not usage_settings.ENABLED:
+        return None
+    using = using or database_of(organization)
+    decision = counter_of(meter).at_once(organization.pk, amount, meter, now=instant(now), using=using)
+    return None if decision is None else _logged(decision, organization)
+
+
+def _logged(decision: Decision, organization: UsageTrackedOrganization) -> Decision:
+    """Log what hard enforcement would have refused, if the organization is under shadow."""
     usage = decision.usage
-    if refusable and usage.enforcement == Enforcement.SHADOW and usage.overage:
+    if decision.allowed and usage.enforcement == Enforcement.SHADOW and usage.overage:
         shadow_logger.warning(
             "Organization %s used %s of %s %s; hard enforcement would have refused %s.",
             organization.pk,
             usage.used,
             usage.limit,
-            meter,
-            amount,
+            usage.meter,
+            decision.amount,
         )
     return decision
 
 
-aconsume = sync_to_async(consume)
 arecord = sync_to_async(record)
 awould_allow = sync_to_async(would_allow)
 arefund = sync_to_async(refund)

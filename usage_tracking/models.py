@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UsageEvent",
     "UsageHistory",
+    "UsageLease",
     "UsagePeriod",
     "UsageTrackedOrganization",
     "get_organization_model",
@@ -315,6 +316,11 @@ class UsagePeriod(models.Model):
     refused = models.BigIntegerField(
         _("refused"), default=0, help_text=_("Refused calls, whatever their amounts; approximate.")
     )
+    on_lease = models.BigIntegerField(
+        _("on lease"),
+        default=0,
+        help_text=_("What processes have borrowed and not settled yet: as good as used where there is a limit."),
+    )
     # What governs the open period: derived from the organization, its plan and the settings.
     limit = models.BigIntegerField(_("limit"), null=True, blank=True, help_text=_("None = unlimited."))
     enforcement = models.CharField(_("enforcement"), max_length=16, choices=ENFORCEMENTS)
@@ -401,6 +407,36 @@ class UsageHistory(models.Model):
         return gettext("%(meter)s from %(start)s: %(used)s") % {"meter": self.meter, "start": start, "used": self.used}
 
 
+class UsageLease(models.Model):
+    """What one process has borrowed of one period, to admit requests from its memory (the leased counter).
+
+    While it lives, `granted - settled` is on lease. Past `expires_at` its holder is believed dead: what it had not
+    settled is lost, and charged as if it had been spent unless LEASE says otherwise. The row stays, so that a holder
+    that comes back all the same settles against it, once.
+    """
+
+    organization = _organization_key("usage_leases")
+    meter = models.CharField(_("meter"), max_length=METER_NAME_LENGTH, default=DEFAULT_METER)
+    period = models.ForeignKey(
+        UsagePeriod, on_delete=models.DO_NOTHING, related_name="leases", verbose_name=_("period")
+    )
+    bucket_start = models.DateTimeField(_("bucket start"), help_text=_("Of the bucket in which it is spent."))
+    holder = models.CharField(_("holder"), max_length=64, help_text=_("Host and process."))
+    granted = models.BigIntegerField(_("granted"), help_text=_("All that was ever lent on it."))
+    settled = models.BigIntegerField(_("settled"), default=0, help_text=_("How much of it is counted as used."))
+    expires_at = models.DateTimeField(_("expires at"))
+    lost_at = models.DateTimeField(_("lost at"), null=True, blank=True)
+    charged = models.BigIntegerField(_("charged"), default=0, help_text=_("What was counted when it was lost."))
+
+    class Meta:
+        verbose_name = _("usage lease")
+        verbose_name_plural = _("usage leases")
+        indexes = [models.Index(fields=["lost_at", "expires_at"], name="usage_lease_expiry")]
+
+    def __str__(self) -> str:
+        return f"{self.meter}: {self.holder}"
+
+
 class UsageEvent(models.Model):
     """Something that happened to an organization's usage: audit trail and outbox in one, append-only.
 
@@ -416,6 +452,7 @@ class UsageEvent(models.Model):
         LIMITS_UPDATED = "limits_updated", _("limits updated")
         REFUNDED = "refunded", _("refunded")
         ADJUSTED = "adjusted", _("adjusted")
+        LEASE_LOST = "lease_lost", _("lease lost")
 
     organization = _organization_key("usage_events")
     kind = models.CharField(_("kind"), max_length=32, choices=Kind)

@@ -17,7 +17,9 @@ __all__ = [
     "Enforcement",
     "Usage",
     "amount_at",
+    "ceiling_of",
     "crossed",
+    "next_announcement",
     "next_checkpoint",
     "overage",
     "percentage",
@@ -107,18 +109,29 @@ def crossed(used: int, limit: int | None, percents: Iterable[int]) -> list[int]:
     return sorted(percent for percent in set(percents) if used >= amount_at(limit, percent))
 
 
-def next_checkpoint(used: int, limit: int | None, enforcement: Enforcement, thresholds: Iterable[int]) -> int:
-    """Return the rail of an open period: the lowest `used` that a request must not reach unnoticed.
+def ceiling_of(limit: int | None, enforcement: Enforcement) -> int:
+    """Return the highest `used` that a period may reach: the limit if it is held hard, else MAX_AMOUNT."""
+    return limit if limit is not None and enforcement == Enforcement.HARD else MAX_AMOUNT
 
-    That is the next threshold or the limit itself (both are announced), the first unit past the limit
-    (which hard enforcement refuses), and in any case the first that is past MAX_AMOUNT.
-    """
+
+def next_announcement(used: int, limit: int | None, thresholds: Iterable[int]) -> int:
+    """Return the lowest amount above `used` that is announced: a threshold or the limit; past MAX_AMOUNT if none."""
     if limit is None:
         return MAX_AMOUNT + 1
-    # Also when `used` is past it already, after the limit was lowered: nothing may pass unnoticed then.
-    ceiling = limit + 1 if enforcement == Enforcement.HARD else MAX_AMOUNT + 1
     amounts = [amount_at(limit, percent) for percent in (*thresholds, 100)]
-    return min([ceiling, *(amount for amount in amounts if amount > used)])
+    return min([MAX_AMOUNT + 1, *(amount for amount in amounts if amount > used)])
+
+
+def next_checkpoint(
+    used: int, limit: int | None, enforcement: Enforcement, thresholds: Iterable[int], *, on_lease: int = 0
+) -> int:
+    """Return the rail of an open period: the lowest `used` that a request must not reach unnoticed.
+
+    That is the next threshold or the limit itself (both are announced), and the first unit past the limit, which hard
+    enforcement refuses, or past MAX_AMOUNT: less what is on lease, for that is as good as used.
+    """
+    # Also when `used` is past it already, after the limit was lowered: nothing may pass unnoticed then.
+    return min(ceiling_of(limit, enforcement) + 1 - on_lease, next_announcement(used, limit, thresholds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

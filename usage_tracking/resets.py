@@ -12,10 +12,12 @@ from asgiref.sync import sync_to_async
 from django.db import connections, router
 
 from usage_tracking.closings import Closings, close_alike, expired_periods
+from usage_tracking.counters import settled
 from usage_tracking.deadlocks import retried
 from usage_tracking.events import deferred_delivery, dispatch
 from usage_tracking.exceptions import OrganizationGone
-from usage_tracking.ledger import database_of, instant, key_of, locked
+from usage_tracking.leases import bury_lost_leases
+from usage_tracking.ledger import database_of, instant, key_of
 from usage_tracking.models import UsagePeriod, UsageTrackedOrganization
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named
@@ -57,10 +59,8 @@ def reset(
     with `actor` (a user) and `reason`. Raises UnknownMeter or OrganizationGone.
     """
     meter_named(meter)
-    now = instant(now)
-    with locked(key_of(organization), meter, now=now, using=database_of(organization), visitor=ResetMode.MANUAL) as [
-        ledger
-    ]:
+    now, key, using = instant(now), key_of(organization), database_of(organization)
+    with settled(key, meter, now=now, using=using, visitor=ResetMode.MANUAL) as [ledger]:
         ledger.sign_closings(actor=actor, reason=reason)
         if not ledger.closed or ledger.row.used or ledger.row.refused:
             ledger.close_now()
@@ -82,8 +82,8 @@ def reset_expired(
     the run after so many organizations, and `progress` is called with how many have just been dealt with.
 
     When a run comes late, every elapsed interval that had usage becomes a period of its own. An organization that
-    cannot be reset (its `get_usage_plan()` raises, say) is logged and stands in nobody's way. Events that a crash has
-    left in the outbox are delivered too. Raises InvalidAmount unless `limit` is a positive whole number, or None.
+    cannot be reset (its `get_usage_plan()` raises, say) is logged and stands in nobody's way. What a crash has left, in
+    the outbox or on lease, is seen to as well. Raises InvalidAmount unless `limit` is a positive whole number, or None.
     """
     now = instant(now)
     if limit is not None:
@@ -107,6 +107,7 @@ def reset_expired(
             untried = keys if close is _close_each else _expired_organizations(now, using, narrowed)
             more = next(untried, None) is not None
             break
+    bury_lost_leases(using)
     if not connections[using].in_atomic_block:
         dispatch([using])  # what a crash has left in the outbox
     return ResetReport(closed=closed, organizations_affected=affected, failed=failed, more=more)
@@ -152,7 +153,7 @@ def _close_each(organizations: Sequence[Any], now: datetime, using: str) -> Clos
 def _close_expired(row: UsagePeriod, now: datetime, using: str) -> int:
     """Close one expired period under lock, unless somebody else was quicker; return how many periods were closed."""
     try:
-        with locked(row.organization_id, row.meter, now=now, using=using, visitor=ResetMode.SCHEDULED) as [ledger]:
+        with settled(row.organization_id, row.meter, now=now, using=using, visitor=ResetMode.SCHEDULED) as [ledger]:
             pass  # the visit closes what has ended
     except OrganizationGone:
         return 0

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import NoneType
 from typing import Any, Final
@@ -17,6 +18,7 @@ from usage_tracking.models import UsageTrackedOrganization, get_organization_mod
 
 __all__ = [
     "SESSION_KEY",
+    "PreparedResolver",
     "aset_active_organization",
     "default_resolver",
     "may_see",
@@ -86,26 +88,47 @@ def resolve_organization(request: Any) -> UsageTrackedOrganization | None:
     return _checked(async_to_sync(resolver)(request) if _is_async(resolver) else resolver(request))
 
 
-async def prepare_resolver(request: Any) -> Callable[[], UsageTrackedOrganization | None]:
-    """Return what a thread calls for the organization, so that it shares the thread's visit with the counter.
+@dataclass(frozen=True, slots=True)
+class PreparedResolver:
+    """What a thread calls for the organization, so that it shares the thread's visit with the counter."""
+
+    resolve: Callable[[], UsageTrackedOrganization | None]
+    known: UsageTrackedOrganization | None = None
+    """The organization, where no thread is needed to tell."""
+
+    def __call__(self) -> UsageTrackedOrganization | None:
+        """Return the organization, or raise what the resolver raised."""
+        return self.resolve()
+
+
+async def prepare_resolver(request: Any) -> PreparedResolver:
+    """Return the resolver, ready to be called in a thread.
 
     An async resolver is awaited here, on the event loop; what it raises, the call raises.
     """
     answered: Future[Any] = Future()
+    answer = None
     try:
         resolver = usage_settings.ORGANIZATION_RESOLVER
         if not _is_async(resolver):
-            return partial(resolve_organization, request)
-        answered.set_result(await resolver(request))
+            # What the host has set on the request the default resolver returns.
+            given = vars(request).get("organization") if resolver is default_resolver else None
+            return PreparedResolver(partial(resolve_organization, request), _plain(given))
+        answer = await resolver(request)
+        answered.set_result(answer)
     except Exception as error:  # noqa: BLE001 - raised by the call
         answered.set_exception(error)
-    # The answer may be a lazy object, which only a thread may look at.
-    return lambda: _checked(answered.result())
+    return PreparedResolver(lambda: _checked(answered.result()), _plain(answer))
 
 
 aset_active_organization = sync_to_async(set_active_organization)
 
 _is_async = lru_cache(maxsize=16)(iscoroutinefunction)  # a look at the function's code costs more than the rest
+
+
+def _plain(answer: Any) -> UsageTrackedOrganization | None:
+    # By its type: a lazy object, which only a thread may look at, answers `isinstance` for what it stands for.
+    return answer if issubclass(type(answer), get_organization_model()) and answer.pk is not None else None
 
 
 def _checked(answer: Any) -> UsageTrackedOrganization | None:

@@ -36,7 +36,21 @@ METER_NAME: Final = re.compile(rf"[a-z][a-z0-9_-]{{0,{METER_NAME_LENGTH - 1}}}")
 """It appears in header fields (RFC 9651 strings), URLs and JSON keys: nothing to escape anywhere."""
 API_KEY: Final = re.compile(r"[!-~]+")
 """What a header field carries unchanged."""
-METER_KEYS: Final = ("label", "unit", "default_limit")
+METER_KEYS: Final = ("label", "unit", "default_limit", "counter")
+
+
+class CounterKind(StrEnum):
+    """Where an amount is taken."""
+
+    EXACT = "exact"
+    LEASED = "leased"
+
+
+class LostLease(StrEnum):
+    """What becomes of a lease whose holder has died."""
+
+    CHARGE = "charge"
+    FORGIVE = "forgive"
 
 
 class SettingError(UsageTrackingError, ImproperlyConfigured):
@@ -66,6 +80,20 @@ class Meter:
     unit: str | Promise
     """As `label`."""
     default_limit: int | None
+    counter: CounterKind | None = None
+    """None = as COUNTER says."""
+
+
+LEASE_KEYS: Final = ("SETTLE_SECONDS", "EXPIRE_SECONDS", "LOST")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """How the leased counter borrows, as the LEASE setting describes it."""
+
+    settle_seconds: float = 1
+    expire_seconds: float = 30
+    lost: LostLease = LostLease.CHARGE
 
 
 def nearest(word: object, known: Sequence[str]) -> str:
@@ -163,6 +191,13 @@ def days(key: str, value: object) -> int | None:
     return value
 
 
+def seconds(key: str, value: Any, *, least: float, most: float) -> float:
+    """A number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise SettingError(key, f"must be a number of seconds from {least:g} to {most:g}, not {value!r}.")
+    return value
+
+
 def threshold(key: str, value: object) -> int:
     """A percentage that can be announced."""
     if type(value) is not int or not 1 <= value <= 1000 or value == 100:
@@ -233,6 +268,21 @@ def _meter(key: str, name: object, description: object, defaults: Mapping[str, A
         label=_text(f"{key}['label']", described["label"]),
         unit=_text(f"{key}['unit']", described["unit"]),
         default_limit=limit(f"{key}['default_limit']", described["default_limit"]),
+        counter=choice(CounterKind, f"{key}['counter']", described["counter"]) if "counter" in described else None,
+    )
+
+
+def lease(key: str, value: object) -> Lease:
+    """How to borrow: a holder has time to miss three of its four chances to settle before it is believed dead."""
+    described = mapping(key, value)
+    for unknown in described.keys() - set(LEASE_KEYS):
+        raise SettingError(key, f"has an unknown key {unknown!r}.{nearest(unknown, LEASE_KEYS)}")
+    settle = seconds(f"{key}['SETTLE_SECONDS']", described.get("SETTLE_SECONDS", 1), least=0.05, most=60)
+    expire = described.get("EXPIRE_SECONDS", max(30, 4 * settle))
+    return Lease(
+        settle_seconds=settle,
+        expire_seconds=seconds(f"{key}['EXPIRE_SECONDS']", expire, least=4 * settle, most=3600),
+        lost=choice(LostLease, f"{key}['LOST']", described.get("LOST", LostLease.CHARGE)),
     )
 
 

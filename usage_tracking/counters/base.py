@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from datetime import datetime
 
-from usage_tracking.models import UsageTrackedOrganization
+from usage_tracking.models import UsagePeriod, UsageTrackedOrganization
 from usage_tracking.quotas import Charge, Decision
 
 __all__ = ["Counter"]
@@ -11,6 +11,22 @@ __all__ = ["Counter"]
 
 class Counter(ABC):
     """Takes amounts from the open period of an organization's meter, never more than hard enforcement allows."""
+
+    @abstractmethod
+    def joins(self, using: str) -> bool:
+        """Return whether what is taken now on this alias belongs to the caller's transaction."""
+
+    def at_once(
+        self,
+        organization_id: object,  # noqa: ARG002 - a counter need not remember anything: then these are the answers
+        amount: int,  # noqa: ARG002
+        meter: str,  # noqa: ARG002
+        *,
+        now: datetime,  # noqa: ARG002
+        using: str,  # noqa: ARG002
+    ) -> Decision | None:
+        """Take, or refuse, from memory, without waiting for anything; None when the database must be asked."""
+        return None
 
     @abstractmethod
     def take(
@@ -35,3 +51,11 @@ class Counter(ABC):
 
         Raises OrganizationGone or a database error.
         """
+
+    def unsettled(self, row: UsagePeriod) -> int:  # noqa: ARG002
+        """Return how much this process has taken from an open period that its row does not count yet."""
+        return 0
+
+    def left(self, row: UsagePeriod, *, now: datetime) -> int:  # noqa: ARG002
+        """Return how much this process may take from an open period without asking the database."""
+        return 0

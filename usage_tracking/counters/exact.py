@@ -20,6 +20,10 @@ __all__ = ["ExactCounter"]
 class ExactCounter(Counter):
     """Every admitted amount is in the database before the request goes on."""
 
+    def joins(self, using: str) -> bool:
+        """Whatever transaction is open on the alias is joined."""
+        return connections[using].in_atomic_block
+
     @retried
     def take(
         self,

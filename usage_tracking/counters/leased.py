@@ -1,0 +1,419 @@
+"""The leased counter: what a process has borrowed it takes from memory.
+
+An organization that is asked for now and then is counted like the exact counter does, in one statement. One that is
+busy is lent a part of what is left, in the transaction of the request that finds it busy, and the requests behind it
+are admitted from memory. The settler writes what was spent, renews what is in use and returns what is idle.
+
+Three rules keep it exact. What is on lease is as good as used to everybody who looks at the open row. A lease is spent
+in the bucket that it was lent from, or not at all, and settled there whoever has closed it meanwhile. And memory counts
+up, never down: `spent` and `granted` are totals, so that a settlement whose commit was not heard of can be repeated.
+"""
+
+import logging
+import os
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Final, TypeVar
+from uuid import uuid4
+
+from django.db import DatabaseError, connections
+from django.utils import timezone
+
+from usage_tracking import lending, refusals
+from usage_tracking.conf import usage_settings
+from usage_tracking.counters.base import Counter
+from usage_tracking.counters.exact import ExactCounter, count_between_rails
+from usage_tracking.counters.settlement import Offer, Settled, write
+from usage_tracking.counters.settler import Settler
+from usage_tracking.databases import apart, home_of, in_test_case
+from usage_tracking.deadlocks import retried
+from usage_tracking.exceptions import OrganizationGone, UnknownMeter
+from usage_tracking.ledger import Ledger, locked
+from usage_tracking.models import UsageLease, UsagePeriod, UsageTrackedOrganization
+from usage_tracking.quotas import Charge, Decision, Enforcement, Usage
+
+__all__ = ["LeasedCounter"]
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+BATCH: Final = 1000
+"""Leases settled in one transaction: so many organizations' requests wait for it, should theirs have run out."""
+
+
+class _Lease:
+    """What this process has on lease of one open bucket."""
+
+    __slots__ = (
+        "bucket_start", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "limit", "marked",
+        "period", "period_id", "pk", "settled", "spent", "used",
+    )  # fmt: skip
+
+    def __init__(self, lease: UsageLease, row: UsagePeriod, *, deadline: float, now: datetime) -> None:
+        self.pk, self.granted = lease.pk, lease.granted
+        self.spent = self.settled = self.marked = 0
+        self.period_id, self.period, self.limit = row.pk, row.span, row.limit
+        self.enforcement, self.expired = Enforcement(row.enforcement), row.has_ended(now)
+        self.bucket_start, self.ends_at = row.bucket_start, row.checkpoint_at
+        self.used = row.used
+        self.deadline = deadline
+        # Whether a transaction is just writing what was spent: what comes back meanwhile goes where that goes.
+        self.in_flight = False
+
+    def is_valid(self, now: datetime) -> bool:
+        """Return whether it may be spent at `now`: in its own bucket, while nobody believes us dead."""
+        return self.bucket_start <= now < self.ends_at and monotonic() < self.deadline
+
+
+class _Account:
+    """What this process knows of one organization's meter: 300 bytes, its lease 300 more."""
+
+    __slots__ = ("asked", "asked_before", "lease", "lock", "meter", "organization_id", "rests_until", "turn", "using")
+
+    def __init__(self, organization_id: object, meter: str, using: str) -> None:
+        self.organization_id, self.meter, self.using = organization_id, meter, using
+        self.lease: _Lease | None = None
+        # Guards the numbers, for as long as it takes to change them.
+        self.lock = threading.Lock()
+        # Guards the way to the database: one at a time borrows, and the others wait for what it brings.
+        self.turn = threading.Lock()
+        self.asked = self.asked_before = 0
+        self.rests_until = 0.0
+
+    def spend(self, amount: int, now: datetime) -> Decision | None:
+        """Take `amount` from the lease; None if it does not cover it."""
+        with self.lock:
+            lease = self.lease
+            if lease is None or lease.spent + amount > lease.granted or not lease.is_valid(now):
+                return None
+            lease.spent += amount
+            used = lease.used + lease.spent - lease.settled
+        return Decision(
+            allowed=True,
+            amount=amount,
+            usage=Usage(
+                meter=self.meter,
+                used=used,
+                limit=lease.limit,
+                period=lease.period,
+                enforcement=lease.enforcement,
+                expired=lease.expired,
+            ),
+            charge=Charge(
+                database=self.using,
+                organization_id=self.organization_id,
+                meter=self.meter,
+                amount=amount,
+                period_id=lease.period_id,
+                bucket_start=lease.bucket_start,
+            ),
+        )
+
+    def take_back(self, charge: Charge) -> bool:
+        """Give back what was spent in the bucket on lease; return whether that could be done here."""
+        with self.lock:
+            lease = self.lease
+            if (
+                lease is None
+                or lease.in_flight
+                or lease.bucket_start != charge.bucket_start
+                or lease.spent < charge.amount
+            ):
+                return False
+            lease.spent -= charge.amount
+            return True
+
+    @property
+    def demand(self) -> int:
+        """Units asked for in this settle interval so far, or in the last one if that was more."""
+        lease = self.lease
+        return max(self.asked + (lease.spent - lease.marked if lease else 0), self.asked_before)
+
+    def offer(self, now: datetime, *, closing: bool) -> Offer | None:
+        """Decide what to settle and what to keep, and let nothing else be spent meanwhile; begins a new interval."""
+        with self.lock:
+            lease, demand = self.lease, self.demand
+            self.asked_before = self.asked + (lease.spent - lease.marked if lease else 0)
+            self.asked = 0
+            if lease is None:
+                return None
+            lease.marked = lease.spent
+            lease.in_flight = True
+            keep = 0 if closing or not lease.bucket_start <= now < lease.ends_at else lending.kept(demand)
+            lease.granted = min(lease.granted, lease.spent + keep)
+            return Offer(
+                pk=lease.pk,
+                period_id=lease.period_id,
+                bucket_start=lease.bucket_start,
+                spent=lease.spent,
+                granted=lease.granted,
+                wanted=lease.spent + keep - lease.granted,
+            )
+
+    def renew(self, offer: Offer, settled: Settled, deadline: float) -> None:
+        """Go on with what the settlement has written."""
+        with self.lock:
+            lease = self.lease
+            if lease is None:
+                return
+            if settled.granted is None:
+                self.lease = None
+                return
+            lease.settled, lease.used, lease.limit = offer.spent, settled.used, settled.limit
+            lease.granted, lease.deadline = settled.granted, deadline
+
+
+class LeasedCounter(Counter):
+    """Takes amounts from what this process has borrowed; where it has borrowed nothing, like the exact counter."""
+
+    def __init__(self, exact: ExactCounter) -> None:
+        self._exact = exact
+        self._settler = Settler(self)
+        self._begin_anew()
+        os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        """Own nothing: what the parent process has on lease stays the parent's."""
+        self._accounts: dict[tuple[str, object, str], _Account] = {}
+        self._holder = f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._stopping = False
+        self._settler.begin_anew()
+
+    def joins(self, using: str) -> bool:
+        """Only where there is no keeping out of it: in a test case, and on SQLite, which has one writer at a time."""
+        connection = connections[using]
+        return connection.in_atomic_block and (connection.vendor == "sqlite" or in_test_case(connection))
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def at_once(
+        self, organization_id: object, amount: int, meter: str, *, now: datetime, using: str
+    ) -> Decision | None:
+        """Spend from the lease, or refuse from memory."""
+        if self._settler.is_unguarded:
+            self._settler.guard()
+        account = self._accounts.get((home_of(using), organization_id, meter))
+        if account is not None and (decision := account.spend(amount, now)):
+            return decision
+        if refusals.known():
+            usage = refusals.recall((home_of(using), organization_id, meter), amount, now)
+            if usage is not None:
+                return Decision(allowed=False, amount=amount, usage=usage)
+        return None
+
+    def take(
+        self,
+        organization: UsageTrackedOrganization,
+        amount: int,
+        meter: str,
+        *,
+        now: datetime,
+        using: str,
+        refusable: bool = True,
+    ) -> Decision:
+        """Spend `amount` from the lease, else count it in the database and borrow for those who come after it."""
+        pk = organization.pk
+        if self.joins(using):
+            return self._exact.take(organization, amount, meter, now=now, using=using, refusable=refusable)
+        with self._turn(pk, meter, using) as account:
+            # Whoever had the turn before may have brought a lease, or a refusal.
+            decision = (
+                self.at_once(pk, amount, meter, now=now, using=using) if refusable else account.spend(amount, now)
+            )
+            if decision is None:
+                account.asked += amount
+                decision = apart(using, lambda: self._ask(account, amount, now, using, refusable=refusable))
+        return decision
+
+    def _ask(self, account: _Account, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
+        """Count between the rails while there is nothing to settle or to borrow, else in the slow path."""
+        borrows = account.demand >= lending.BUSY and monotonic() >= account.rests_until and not self._stopping
+        if account.lease is None and not borrows:
+            decision = count_between_rails(account.organization_id, amount, account.meter, now=now, using=using)
+            if decision is not None:
+                return decision
+        charge, usage, checkpoint_at = self._visit(
+            account,
+            now,
+            using,
+            lambda ledger: (ledger.take(amount, refusable=refusable), ledger.usage(), ledger.row.checkpoint_at),
+            borrows=borrows,
+        )
+        if charge is None:
+            key = home_of(using), account.organization_id, account.meter
+            refusals.remember(key, amount, usage, now=now, checkpoint_at=checkpoint_at)
+        return Decision(allowed=charge is not None, amount=amount, usage=usage, charge=charge)
+
+    @retried
+    def _visit(
+        self, account: _Account, now: datetime, using: str, act: Callable[[Ledger], Answer], *, borrows: bool
+    ) -> Answer:
+        """Settle the account in the slow path, act there, and borrow anew if there is something to borrow."""
+        options = usage_settings.LEASE
+        with account.lock:
+            lease = account.lease
+            if lease is not None:
+                granted, lease.granted, lease.in_flight = lease.granted, lease.spent, True
+        # The holder's clock starts before the transaction does, and stops at half time: the rest is for settling.
+        deadline = monotonic() + options.expire_seconds / 2
+        expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
+        committing, lent = False, None
+        try:
+            with locked(account.organization_id, account.meter, now=now, using=using) as [ledger]:
+                if lease is not None:
+                    ledger.settle(lease.pk, lease.spent)
+                answer = act(ledger)
+                if borrows and (size := lending.share(lending.kept(account.demand), ledger.room)):
+                    lent = ledger.lend(size, holder=self._holder, expires_at=expires_at)
+                committing = True
+        except BaseException:
+            # Rolled back: it is still ours. If the commit itself failed, nobody knows: no more is spent of it.
+            if lease is not None:
+                with account.lock:
+                    lease.in_flight = False
+                    lease.granted = lease.spent if committing else granted
+            raise
+        if borrows and lent is None:
+            account.rests_until = monotonic() + options.settle_seconds
+        with account.lock:
+            account.lease = None if lent is None else _Lease(lent, ledger.row, deadline=deadline, now=ledger.now)
+        if lent is not None:
+            self._settler.ensure_running()
+        return answer
+
+    def give_back(self, charge: Charge, *, now: datetime) -> int:
+        """Return a charge to the lease if its bucket is still on lease here, else as the exact counter does."""
+        key = home_of(charge.database), charge.organization_id, charge.meter
+        account = self._accounts.get(key)
+        if account is None:
+            return self._exact.give_back(charge, now=now)
+        if account.take_back(charge):
+            refusals.forget(key)
+            return charge.amount
+        with account.turn:  # what is being settled is in the database afterwards
+            if account.take_back(charge):
+                return charge.amount
+            return self._exact.give_back(charge, now=now)
+
+    # -- books ---------------------------------------------------------------------------------------------------------
+
+    def unsettled(self, row: UsagePeriod) -> int:
+        """Return what the lease has spent since it was last settled, if it is of this period."""
+        lease = self._lease_of(row)
+        return 0 if lease is None else lease.spent - lease.settled
+
+    def left(self, row: UsagePeriod, *, now: datetime) -> int:
+        """Return what the lease has left, if it is of this period."""
+        lease = self._lease_of(row)
+        return 0 if lease is None or not lease.is_valid(now) else lease.granted - lease.spent
+
+    def _lease_of(self, row: UsagePeriod) -> _Lease | None:
+        account = self._accounts.get((row._state.db or "", row.organization_id, row.meter))
+        lease = None if account is None else account.lease
+        return lease if lease is not None and lease.period_id == row.pk else None
+
+    def settle(self, organization_id: object, *, now: datetime, using: str) -> None:
+        """Settle and return every lease on the organization, unless the caller's transaction may hold its rows."""
+        if connections[using].in_atomic_block and not self.joins(using):
+            return
+        for meter in usage_settings.leased_meters:
+            account = self._accounts.get((home_of(using), organization_id, meter))
+            if account is not None:
+                with account.turn:
+                    if account.lease is not None:
+                        self._visit(account, now, using, _only_settle, borrows=False)
+
+    def settle_all(self, now: datetime, *, closing: bool = False) -> None:
+        """Settle every lease whose turn is free (`closing`: all of them, and return them), some at a time.
+
+        What cannot be settled stays on the books. Raises the database error that stopped it.
+        """
+        due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
+        for key, account in list(self._accounts.items()):
+            if not account.turn.acquire(blocking=closing):
+                continue  # its own visit settles it
+            offer = account.offer(now, closing=closing)
+            if offer is not None:
+                due[account.using].append((account, offer))
+                continue
+            if not account.asked_before:
+                del self._accounts[key]
+            account.turn.release()
+        errors = []
+        for using, offers in due.items():
+            for start in range(0, len(offers), BATCH):
+                try:
+                    self._settle_together(offers[start : start + BATCH], now, using)
+                except DatabaseError as error:
+                    errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _settle_together(self, offers: list[tuple[_Account, Offer]], now: datetime, using: str) -> None:
+        """Settle some leases in one transaction, and in the slow path those with more to do; gives back the turns."""
+        options = usage_settings.LEASE
+        deadline = monotonic() + options.expire_seconds / 2
+        expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
+        try:
+            settled = write([offer for _, offer in offers], expires_at=expires_at, using=using)
+            for account, offer in offers:
+                if (result := settled.get(offer.pk)) is not None:
+                    account.renew(offer, result, deadline)
+                elif offer.pk not in settled:
+                    self._settle_alone(account, now, using)
+        finally:
+            for account, _ in offers:
+                if account.lease is not None:
+                    account.lease.in_flight = False
+                account.turn.release()
+
+    def _settle_alone(self, account: _Account, now: datetime, using: str) -> None:
+        borrows = lending.kept(account.demand) > 0 and not self._stopping
+        try:
+            self._visit(account, now, using, _only_settle, borrows=borrows)
+        except (OrganizationGone, UnknownMeter):
+            account.lease = None  # there is nothing left to settle it with
+        except DatabaseError:
+            raise
+        except Exception:
+            # The host's own code and settings: it stands in nobody else's way.
+            logger.exception("The lease of organization %s could not be settled yet.", account.organization_id)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing on lease."""
+        return not any(account.lease for account in list(self._accounts.values()))
+
+    def stop(self) -> None:
+        """Return everything and borrow no more: this process is about to end."""
+        self._stopping = True
+        if not self.is_idle:
+            self.settle_all(timezone.now(), closing=True)
+
+    def forget(self) -> None:
+        """Own nothing, and tell nobody: for tests that wipe the database."""
+        self._begin_anew()
+
+    @contextmanager
+    def _turn(self, organization_id: object, meter: str, using: str) -> Iterator[_Account]:
+        """Have the turn of an account, which is made if there is none."""
+        key = home_of(using), organization_id, meter
+        while True:
+            account = self._accounts.get(key) or self._accounts.setdefault(
+                key, _Account(organization_id, meter, key[0])
+            )
+            with account.turn:
+                # The settler forgets idle accounts, perhaps while we waited.
+                if self._accounts.get(key) is account:
+                    yield account
+                    return
+
+
+def _only_settle(_: Ledger) -> None:
+    """Do nothing in a visit beyond settling."""

@@ -1,0 +1,128 @@
+"""Settling many leases at once: four statements for a thousand organizations.
+
+Most leases have nothing to tell but a number: their bucket is still open, and what was spent reaches no threshold.
+Those are settled here, as the ledger would have settled them one by one. All others are left to it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.db import transaction
+from django.db.models import F
+
+from usage_tracking import lending
+from usage_tracking.conf import usage_settings
+from usage_tracking.databases import locking
+from usage_tracking.deadlocks import retried
+from usage_tracking.inserts import Among
+from usage_tracking.models import UsageLease, UsagePeriod
+from usage_tracking.quotas import Enforcement, ceiling_of, next_announcement, next_checkpoint
+from usage_tracking.updates import update_each
+
+__all__ = ["Offer", "Settled", "write"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a process says of one of its leases, in totals since it was lent."""
+
+    pk: int
+    period_id: int
+    bucket_start: datetime
+    spent: int
+    granted: int
+    """What it keeps; if that is no more than it has spent and it wants nothing, the lease ends."""
+    wanted: int
+    """What it would like to have on top."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What was written for one lease."""
+
+    granted: int | None
+    """None if the lease has ended."""
+    used: int
+    limit: int | None
+
+
+class _Row(NamedTuple):
+    pk: int
+    is_open: bool | None
+    bucket_start: datetime
+    used: int
+    used_before_bucket: int
+    on_lease: int
+    limit: int | None
+    enforcement: str
+    checkpoint_used: int
+
+
+@retried
+def write(offers: Sequence[Offer], *, expires_at: datetime, using: str) -> dict[int, Settled | None]:
+    """Settle the leases that are plain, in one transaction; return what became of each by its key.
+
+    None stands for one whose period somebody else has locked: it waits for the next time. Those that are missing
+    belong to the ledger.
+    """
+    with transaction.atomic(using=using):
+        rows = _locked_rows([offer.period_id for offer in offers], using)
+        stored = _stored([offer.pk for offer in offers], using)
+        results: dict[int, Settled | None] = {}
+        periods: dict[int, list[int]] = {}
+        leases: dict[int, list[int]] = {}
+        ended: list[int] = []
+        for offer in offers:
+            row, lease = rows.get(offer.period_id), stored.get(offer.pk)
+            if lease is not None and row is None:
+                results[offer.pk] = None
+            elif lease is not None and row is not None and (plan := _plan(offer, row, *lease)):
+                settled, periods[row.pk] = plan
+                results[offer.pk] = settled
+                if settled.granted is None:
+                    ended.append(offer.pk)
+                else:
+                    leases[offer.pk] = [offer.spent, settled.granted]
+        update_each(UsagePeriod, periods, ["used", "on_lease", "checkpoint_used"], using=using)
+        update_each(UsageLease, leases, ["settled", "granted"], using=using, expires_at=expires_at)
+        if ended:
+            UsageLease.objects.using(using).filter(_among(ended)).delete()
+    return results
+
+
+def _plan(offer: Offer, row: _Row, granted: int, settled: int) -> tuple[Settled, list[int]] | None:
+    """Return what becomes of a lease and its period's numbers; None if that is not all there is to do."""
+    used = row.used + offer.spent - settled
+    thresholds = usage_settings.THRESHOLDS
+    if (
+        not row.is_open
+        or row.bucket_start != offer.bucket_start
+        or not row.used_before_bucket <= used < next_announcement(row.used, row.limit, thresholds)
+    ):
+        return None
+    enforcement = Enforcement(row.enforcement)
+    on_lease = row.on_lease - (granted - settled) + (offer.granted - offer.spent)
+    more = lending.share(offer.wanted, ceiling_of(row.limit, enforcement) - used - on_lease)
+    on_lease += more
+    total = offer.granted + more
+    checkpoint = next_checkpoint(used, row.limit, enforcement, thresholds, on_lease=on_lease)
+    answer = Settled(granted=total if total > offer.spent else None, used=used, limit=row.limit)
+    return answer, [used, on_lease, checkpoint]
+
+
+def _locked_rows(keys: Sequence[int], using: str) -> dict[int, _Row]:
+    rows = locking(UsagePeriod.objects.using(using).filter(_among(keys)).order_by("pk"), skip_locked=True)
+    return {values[0]: _Row(*values) for values in rows.values_list(*_Row._fields)}
+
+
+def _stored(keys: Sequence[int], using: str) -> Mapping[int, Any]:
+    """Return {key: (granted, settled)} of the leases that are not lost."""
+    # Under the lock of their period, hence not changed by anybody else; MariaDB reads what is committed if it locks.
+    leases = locking(UsageLease.objects.using(using).filter(_among(keys), lost_at=None).order_by("pk"))
+    return {pk: (granted, settled) for pk, granted, settled in leases.values_list("pk", "granted", "settled")}
+
+
+def _among(keys: Sequence[int]) -> Among:
+    return Among(F("pk"), keys)
