@@ -50,6 +50,8 @@ class Sizes:
     exact: int = 2_000
     """Requests whose statements are counted: each has the same."""
     leased: int = 50_000
+    organizations: int
+    """On lease at once, to see what they take and how long it takes to settle them."""
     turns: int
     """How often each server is under load, with and without the guard."""
     seconds: int
@@ -57,8 +59,12 @@ class Sizes:
     servers: tuple[str, ...]
 
 
-QUICK = Sizes(visits=3, rounds=4, calls=50, turns=1, seconds=1, servers=("gunicorn",))
-WHOLE = Sizes(visits=10, rounds=10, calls=100, turns=3, seconds=3, servers=("gunicorn", "uvicorn"))
+QUICK = Sizes(
+    visits=3, rounds=5, calls=100, leased=10_000, organizations=1_000, turns=1, seconds=1, servers=("gunicorn",)
+)
+WHOLE = Sizes(
+    visits=10, rounds=10, calls=100, organizations=10_000, turns=5, seconds=2, servers=("gunicorn", "uvicorn")
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,6 +79,10 @@ class Row:
     counted: int | None = None
     statements: int | None = None
     """For a million admitted requests."""
+    bytes: int | None = None
+    """Of memory, for an organization on lease."""
+    settling: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds of settling all of them, each time, and of bare SQL."""
     per_second: dict[str, dict[str, float]] = field(default_factory=dict)
     """With the guard and without, by server."""
 
@@ -90,6 +100,7 @@ def compare(subjects, sizes, say=lambda text: None):
                 rows[subject.name].missing = rows[subject.name].missing or missing.get(needed)
         there = [subject for subject in subjects if rows[subject.name].missing is None]
         _measure_in_process(there, rows, sizes, urls, run, say)
+        _measure_leases(there, rows, sizes, urls, run, say)
         _measure_servers(there, rows, sizes, urls, run, say)
     return rows
 
@@ -163,6 +174,15 @@ def _measure_in_process(subjects, rows, sizes, urls, run, say):
                 requests = getattr(sizes, subject.counter)
                 sent = asked[subject.name](measure("statements", requests))
                 rows[subject.name].statements = sent * MILLION // requests
+
+
+def _measure_leases(subjects, rows, sizes, urls, run, say):
+    for subject in subjects:
+        if subject.counter == "leased":
+            say(f"leases, {subject.name}")
+            with closing(Crowd(1, urls[subject.database], **subject.environment(run))) as crowd:
+                rows[subject.name].bytes = crowd.ask(measure("borrow", sizes.organizations))
+                rows[subject.name].settling = crowd.ask(measure("settle", sizes.rounds))
 
 
 def _measure_servers(subjects, rows, sizes, urls, run, say):
@@ -247,7 +267,15 @@ def main():
     wanted = [subject for subject in SUBJECTS if not options.only or any(text in subject.name for text in options.only)]
     rows = compare(wanted, sizes, say=partial(print, file=sys.stderr))
     print(f"{machine()}\n\n{table(rows, sizes)}")
-    print("\nA request with nothing in its way, in process, and each second at a server:")
+    for name, row in rows.items():
+        if row.bytes is not None:
+            settled, bare = median(row.settling["settled"]), median(row.settling["bare"])
+            print(
+                f"\n{name}: {sizes.organizations:,} organizations on lease take {row.bytes} bytes each; "
+                f"all of them are settled in {settled * 1e3:,.0f} ms, {settled / bare:.1f} × bare SQL",
+                end="",
+            )
+    print("\n\nA request with nothing in its way, in process, and each second at a server:")
     for name, row in rows.items():
         if not row.missing:
             bare = f"{median(row.seconds['bare']) * 1e6:5.0f} µs"

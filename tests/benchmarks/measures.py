@@ -1,27 +1,44 @@
 """What a worker of the comparison is asked for: it has Django set up on one guard and one database."""
 
+import gc
+import tracemalloc
 from collections import Counter
+from datetime import timedelta
 from functools import cache, partial
 from threading import Lock
 
+from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
-from django.db import connections
+from django.db import connections, transaction
 from django.db.backends.signals import connection_created
-from django.test import RequestFactory
+from django.test import RequestFactory, override_settings
 from django.test.utils import setup_databases, teardown_databases
+from django.utils import timezone
 
 from tests.benchmarks.callers import LIMITS, caller_of
 from tests.benchmarks.guards import guard
 from tests.benchmarks.handlers import handlers
+from tests.benchmarks.tables import analyze
 from tests.benchmarks.timing import taking_turns
 from tests.conftest import missing_database
+from tests.factories import Organization
+from usage_tracking.counters import leased
+from usage_tracking.lending import BUSY
+from usage_tracking.metering import consume
+from usage_tracking.models import UsageLease, UsagePeriod
+from usage_tracking.updates import update_each
 
 OK = 200
 WARM_UP = 20
 """Requests before each block, so that the first ones after a pause are not what is measured."""
 
+FOR_LONG = {"SETTLE_SECONDS": 60, "EXPIRE_SECONDS": 3_600}
+NUMBERS = {UsagePeriod: ["used", "on_lease", "checkpoint_used"], UsageLease: ["settled", "granted"]}
+"""What a settlement writes."""
+
 factory = RequestFactory()
 _databases = []
+_organizations = []
 
 
 # -- the database ------------------------------------------------------------------------------------------------------
@@ -64,7 +81,10 @@ def prepare():
 
 
 def visit(calls, rounds, *, refusals):
-    """How many seconds each block of calls took, by what was called: the guarded view, and what is beside it."""
+    """How many seconds each block of calls took, by what was called: the guarded view, and what is beside it.
+
+    The first block of each is not told: a counter may have to find out first that somebody is busy.
+    """
     blocks = {"admitted": ("guarded", "hot"), "bare": ("bare", "hot")}
     if refusals:
         blocks |= {"refused": ("guarded", "spent"), "refusal": ("refusal", "spent")}
@@ -77,6 +97,7 @@ def visit(calls, rounds, *, refusals):
         return [_requests(kind, who, calls)]
 
     actions = {name: partial(_expect, _handlers()[kind], name) for name, (kind, _) in blocks.items()}
+    taking_turns(actions, 1, ready)
     return taking_turns(actions, rounds, ready)
 
 
@@ -138,3 +159,51 @@ def statements(requests):
     for _ in range(requests // 1_000):
         _expect(_handlers()["guarded"], "admitted", _requests("guarded", "hot", 1_000))
     return meter.sent - before
+
+
+# -- leases ------------------------------------------------------------------------------------------------------------
+
+
+def borrow(count):
+    """Have so many organizations on lease, from now on; return how many bytes of memory each takes."""
+    made = [Organization(name=f"lease {number}", usage_limits={"api": LIMITS["hot"]}) for number in range(count)]
+    _organizations.extend(Organization.objects.bulk_create(made, batch_size=1_000))
+    override_settings(USAGE_TRACKING=settings.USAGE_TRACKING | {"LEASE": FOR_LONG}).enable()
+    # The settler's thread would return what is idle before all have theirs.
+    leased._settler.ensure_running = lambda: None
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for organization in _organizations:
+        assert consume(organization, BUSY)
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert UsageLease.objects.count() == count
+    analyze(Organization, UsagePeriod, UsageLease)
+    return taken // count
+
+
+def settle(rounds):
+    """Have each of them spend, and settle all of them; how many seconds that took each time, and bare SQL that does."""
+
+    def prepare(name):
+        if name == "bare":
+            return [_numbers(UsagePeriod), _numbers(UsageLease)]
+        for organization in _organizations:
+            assert consume(organization)
+        return [timezone.now()]
+
+    return taking_turns({"settled": leased.settle_all, "bare": _write}, rounds, prepare)
+
+
+def _numbers(model):
+    return {pk: numbers for pk, *numbers in model.objects.values_list("pk", *NUMBERS[model])}
+
+
+def _write(periods, leases):
+    """Write the rows that a settlement writes, one statement for each table."""
+    expires_at = timezone.now() + timedelta(hours=1)
+    with transaction.atomic():
+        # The numbers are what they were. Something has to change: else MariaDB writes nothing.
+        update_each(UsagePeriod, periods, NUMBERS[UsagePeriod], using="default", closed_at=expires_at)
+        update_each(UsageLease, leases, NUMBERS[UsageLease], using="default", expires_at=expires_at)

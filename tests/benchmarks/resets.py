@@ -19,6 +19,7 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.test.utils import setup_databases, teardown_databases
 
+from tests.benchmarks.tables import analyze
 from tests.benchmarks.timing import timed
 from tests.factories import Organization, OrganizationFactory
 from usage_tracking.inserts import insert_for_each, values_of
@@ -50,14 +51,7 @@ def seed(count):
     period = opened(terms, terms.period_at(USED_AT), USED_AT)
     period.used = 7
     insert_for_each(Organization.objects.all(), UsagePeriod, values_of(period) | {"organization_id": F("pk")})
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("VACUUM ANALYZE")
-        elif connection.vendor == "sqlite":
-            cursor.execute("ANALYZE")
-        else:
-            cursor.execute(f"ANALYZE TABLE {Organization._meta.db_table}, {UsagePeriod._meta.db_table}")
-            cursor.fetchall()
+    analyze(Organization, UsagePeriod)
 
 
 def bare():

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from usage_tracking.conf import UsageSettings
-
 DATABASES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "mariadb": "MariaDB"}
 
 
@@ -26,8 +24,6 @@ class Subject:
 
     def missing(self):
         """Say what is not there; None when everything is."""
-        if self.counter and self.counter != "exact" and not hasattr(UsageSettings, "COUNTER"):
-            return "USAGE_TRACKING has no key COUNTER yet"
         absent = [package for package in self.packages if not find_spec(MODULES.get(package, package))]
         return f"not installed: pip install {' '.join(absent)}" if absent else None
 
