@@ -28,6 +28,11 @@ def caller_of(path):
     return _caller(path.rsplit("/", 2)[-2])
 
 
+def all_callers():
+    """Return everybody who may call."""
+    return [_caller(name) for name in LIMITS]
+
+
 @cache
 def _caller(name):
     key, limit = f"{settings.BENCHMARK_KEY}:{name}", LIMITS[name]

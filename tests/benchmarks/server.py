@@ -1,4 +1,4 @@
-"""What gunicorn (`application`) and uvicorn (`aapplication`) serve."""
+"""What gunicorn (`wsgi()`) and uvicorn (`asgi`) serve."""
 
 import django
 
@@ -7,9 +7,14 @@ django.setup()
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 
+from tests.benchmarks.callers import all_callers
 from tests.benchmarks.handlers import handlers
+from tests.concurrency.worker import in_thread
 
 GUARDED = "/guarded/"
+
+# uvicorn imports this on its event loop, where the database may not be asked.
+in_thread(all_callers)
 
 
 def wsgi():
