@@ -31,6 +31,8 @@ from tests.benchmarks.subjects import SUBJECTS
 from tests.concurrency.crowd import Crowd
 
 PROJECT = {"DJANGO_SETTINGS_MODULE": "tests.benchmarks.project"}
+PATIENCE = 1_200
+"""Seconds after which a process that does not answer has hung."""
 MILLION = 1_000_000
 THREADS = 8
 """In each of two processes."""
@@ -90,13 +92,14 @@ def compare(subjects, sizes, say=lambda text: None):
     rows = {subject.name: Row(missing=subject.missing()) for subject in subjects}
     run = f"usage-tracking-benchmark-{os.getpid()}"
     with ExitStack() as stack:
-        urls, missing = _databases({subject.database for subject in subjects}, stack)
-        if any("redis" in subject.packages and not rows[subject.name].missing for subject in subjects):
+        installed = [subject for subject in subjects if rows[subject.name].missing is None]
+        urls, missing = _databases({subject.database for subject in installed}, stack)
+        if any("redis" in subject.packages for subject in installed):
             missing["redis"] = _redis(run, stack)
-        for subject in subjects:
-            for needed in (subject.database, *subject.packages):
-                rows[subject.name].missing = rows[subject.name].missing or missing.get(needed)
-        there = [subject for subject in subjects if rows[subject.name].missing is None]
+        for subject in installed:
+            reasons = map(missing.get, [subject.database, *subject.packages])
+            rows[subject.name].missing = next(filter(None, reasons), None)
+        there = [subject for subject in installed if rows[subject.name].missing is None]
         _measure_in_process(there, rows, sizes, urls, run, say)
         _measure_leases(there, rows, sizes, urls, run, say)
         _measure_servers(there, rows, sizes, urls, run, say)
@@ -113,7 +116,7 @@ def _databases(names, stack):
     }
     urls, missing = {}, {}
     for name in sorted(names):
-        keeper = Crowd(1, f"{servers[name]}/usage_tracking_comparison", **PROJECT)
+        keeper = Crowd(1, f"{servers[name]}/usage_tracking_comparison", patience=PATIENCE, **PROJECT)
         stack.callback(keeper.close)
         made, reason = keeper.ask(measure("make_database"))
         if made is None:
@@ -144,7 +147,7 @@ def _measure_in_process(subjects, rows, sizes, urls, run, say):
         for subject in subjects:
             say(f"starting {subject.name}")
             environment = subject.environment(run)
-            crowd = stack.enter_context(closing(Crowd(1, urls[subject.database], **environment)))
+            crowd = stack.enter_context(closing(Crowd(1, urls[subject.database], patience=PATIENCE, **environment)))
             asked[subject.name] = crowd.ask
             rows[subject.name].refuses = crowd.ask(measure("prepare"))
         for number in range(sizes.visits):
@@ -159,7 +162,7 @@ def _measure_in_process(subjects, rows, sizes, urls, run, say):
                 continue
             say(f"at once, {subject.name}")
             row = rows[subject.name]
-            with closing(Crowd(2, urls[subject.database], **subject.environment(run))) as crowd:
+            with closing(Crowd(2, urls[subject.database], patience=PATIENCE, **subject.environment(run))) as crowd:
                 crowd.run([measure("ready")], [measure("ready")])
                 calls = [len(range(client, sizes.concurrent, 2 * THREADS)) for client in range(2 * THREADS)]
                 clients = [measure("trial", number) for number in calls]
@@ -178,7 +181,7 @@ def _measure_leases(subjects, rows, sizes, urls, run, say):
     for subject in subjects:
         if subject.counter == "leased":
             say(f"leases, {subject.name}")
-            with closing(Crowd(1, urls[subject.database], **subject.environment(run))) as crowd:
+            with closing(Crowd(1, urls[subject.database], patience=PATIENCE, **subject.environment(run))) as crowd:
                 rows[subject.name].bytes = crowd.ask(
                     # What is in memory is the same on each database.
                     measure("borrow", sizes.organizations, trace=subject.database == "sqlite")
@@ -198,13 +201,20 @@ def _measure_servers(subjects, rows, sizes, urls, run, say):
             environment = subject.environment(run) | {"DATABASE_URL": urls[subject.database]}
             if server == "uvicorn":
                 environment["BENCHMARK_ASYNC"] = "1"
-            with load.served(server, environment) as address:
-                rates = defaultdict(list)
-                load.per_second(f"{address}/guarded/hot/", 1)  # opens connections, builds handlers
-                for _ in range(sizes.turns):
-                    for kind in ("bare", "guarded"):
-                        rates[kind].append(load.per_second(f"{address}/{kind}/hot/", sizes.seconds))
-            rows[subject.name].per_second[server] = {kind: median(values) for kind, values in rates.items()}
+            try:
+                rows[subject.name].per_second[server] = _rates(server, environment, sizes)
+            except RuntimeError as error:  # what was measured so far is worth more than its end
+                say(str(error))
+
+
+def _rates(server, environment, sizes):
+    rates = defaultdict(list)
+    with load.served(server, environment) as address:
+        load.per_second(f"{address}/guarded/hot/", 1)  # opens connections, wakes both processes
+        for _ in range(sizes.turns):
+            for kind in ("bare", "guarded"):
+                rates[kind].append(load.per_second(f"{address}/{kind}/hot/", sizes.seconds))
+    return {kind: median(values) for kind, values in rates.items()}
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------

@@ -81,7 +81,18 @@ def _wait_for(process, port):
 def per_second(url, seconds):
     """How many requests are answered in a second, by several connections that are kept alive."""
     if wrk := shutil.which("wrk"):
-        command = [wrk, "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s", url]
+        command = [
+            wrk,
+            "--threads",
+            "1",
+            "--connections",
+            str(CONNECTIONS),
+            "--duration",
+            f"{seconds}s",
+            "--timeout",
+            f"{PATIENCE}s",
+            url,
+        ]
     else:
         command = [sys.executable, "-m", "tests.benchmarks.load", url, str(seconds)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
