@@ -437,7 +437,11 @@ def test_the_scheduled_reset_has_a_twin(organization):
 
 def test_every_public_function_has_a_twin():
     """What is offered sync is offered async, but for the housekeeping of processes and doors."""
-    for module, alone in [(metering, {"give_back", "flush_refusals"}), (resets, set()), (entitlements, set())]:
+    for module, alone in [
+        (metering, {"give_back", "flush_refusals", "consume_at_once"}),
+        (resets, set()),
+        (entitlements, set()),
+    ]:
         functions = {name for name in module.__all__ if name[0].islower()}
         plain = {name for name in functions if f"a{name}" in functions}
         assert functions - plain - {f"a{name}" for name in plain} == alone

@@ -6,6 +6,7 @@ with its rollback. On a connection of its own it is committed at once.
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 from threading import Thread
 from typing import Any, Final, TypeVar
 
@@ -117,7 +118,7 @@ def apart(using: str, work: Callable[[], R]) -> R:
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             answer.set_exception(error)
 
-    Thread(target=run, name="usage-apart", daemon=True).start()
+    Thread(target=copy_context().run, args=(run,), name="usage-apart", daemon=True).start()
     return answer.result()
 
 

@@ -128,6 +128,8 @@ def _usage_of(request: HttpRequest, view: Callable[..., Any]) -> ViewUsage | Non
 
 def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage: ViewUsage) -> Outcome:
     amount = _amount_of(request, usage)
+    if (decision := consume_at_once(organization, amount, usage.meter)) is not None:
+        return Outcome(organization=organization, decision=decision)
     using = charge_alias(database_of(organization))
     if not counter_of(usage.meter).joins(using):
         return Outcome(organization=organization, decision=consume(organization, amount, usage.meter, using=using))

@@ -5,12 +5,13 @@ counted or refused, thresholds announced, new rails set; all in one transaction,
 first and the open period's second. A request between the rails never comes here (see `counters.exact`).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from django.db import router, transaction
 from django.db.models import F, Model, QuerySet
@@ -35,6 +36,7 @@ from usage_tracking.quotas import MAX_AMOUNT, Charge, Enforcement, Usage, ceilin
 
 __all__ = [
     "Ledger",
+    "SpentLease",
     "bucket_of",
     "closing_of",
     "database_of",
@@ -52,6 +54,17 @@ __all__ = [
 
 TICK: Final = timedelta(microseconds=1)
 """The finest step the databases store: the shortest a period can be."""
+
+
+class SpentLease(NamedTuple):
+    """A lease as its holder hands it in."""
+
+    pk: int
+    spent: int
+    """In all, since it was lent."""
+
+
+NOTHING: Final[Mapping[str, SpentLease]] = MappingProxyType({})
 
 
 def database_of(organization: UsageTrackedOrganization) -> str:
@@ -124,12 +137,14 @@ def locked(
     using: str,
     every: bool = False,
     visitor: ResetMode = ResetMode.LAZY,
+    leases: Mapping[str, SpentLease] = NOTHING,
 ) -> Iterator[list["Ledger"]]:
     """Lock the organization with this key and open the ledgers of some meters (`every`: also all that are in use).
 
     Each has closed what has ended by `now` and is governed by today's terms. `visitor` says who comes: a request
-    (lazy) leaves an expired scheduled period to its job; the job (scheduled) and a person (manual) close any. What
-    the block does to the ledgers is written when it ends, and undone if it raises.
+    (lazy) leaves an expired scheduled period to its job; the job (scheduled) and a person (manual) close any. `leases`
+    are those that whoever comes has on the meters: they are settled before anything else. What the block does to the
+    ledgers is written when it ends, and undone if it raises.
     """
     with transaction.atomic(using=using):
         organization = lock_organization(key, using)
@@ -137,7 +152,10 @@ def locked(
         if every:
             open_rows = UsagePeriod.objects.using(using).filter(organization_id=organization.pk, is_open=True)
             names |= usage_settings.METERS.keys() & open_rows.values_list("meter", flat=True)
-        ledgers = [Ledger(organization, meter, now=now, using=using, visitor=visitor) for meter in sorted(names)]
+        ledgers = [
+            Ledger(organization, meter, now=now, using=using, visitor=visitor, lease=leases.get(meter))
+            for meter in sorted(names)
+        ]
         yield ledgers
         for ledger in ledgers:
             ledger.write()
@@ -150,7 +168,14 @@ class Ledger:
     """One meter's open period, locked; made and written by `locked()`."""
 
     def __init__(
-        self, organization: UsageTrackedOrganization, meter: str, *, now: datetime, using: str, visitor: ResetMode
+        self,
+        organization: UsageTrackedOrganization,
+        meter: str,
+        *,
+        now: datetime,
+        using: str,
+        visitor: ResetMode,
+        lease: SpentLease | None,
     ) -> None:
         self.organization = organization
         self.terms: Terms = terms_of(organization, meter_named(meter))
@@ -166,6 +191,8 @@ class Ledger:
         # A clock that lags behind the one that opened the bucket must not write into the past.
         self.now = now if row is None else max(now, row.bucket_start)
         self.row = row or self._open(self.terms.period_at(self.now))
+        if lease is not None:
+            self._settle(lease)
         self.govern(self.terms)
 
     @property
@@ -305,12 +332,12 @@ class Ledger:
     def take(self, amount: int, *, refusable: bool = True) -> Charge | None:
         """Count `amount`, or refuse it: None when hard enforcement has no room and it is `refusable`."""
         row = self.row
-        if refusable and row.enforcement == Enforcement.HARD and amount > self.room:
+        if refusable and row.limit is not None and row.enforcement == Enforcement.HARD and amount > self.room:
             self.bury_lost()
             if amount > self.room:
                 row.refused += 1
                 # What is on lease may come back unspent: only what is used exceeds a limit.
-                self.refused |= amount > ceiling_of(row.limit, Enforcement(row.enforcement)) - row.used
+                self.refused |= row.used + amount > row.limit
                 return None
         self._add(amount, field="amount")
         if row.pk is None:
@@ -412,16 +439,16 @@ class Ledger:
         self.row.on_lease += amount
         return lease
 
-    def settle(self, pk: int, spent: int) -> None:
-        """End a lease of which its holder has `spent` so much in all: in the bucket it was lent from, open or closed.
+    def _settle(self, ended: SpentLease) -> None:
+        """Count what a lease has spent, in the bucket it was lent from, open or closed, and end it.
 
         A lease that is gone was settled by a transaction whose commit its holder did not learn of.
         """
-        lease = self._leases().filter(pk=pk).select_for_update().first()
+        lease = self._leases().filter(pk=ended.pk).select_for_update().first()
         if lease is not None:
             self._release(lease)
-            self._settle_in(lease.bucket_start, spent - lease.settled - lease.charged)
-            self._leases().filter(pk=pk).delete()
+            self._settle_in(lease.bucket_start, ended.spent - lease.settled - lease.charged)
+            self._leases().filter(pk=ended.pk).delete()
 
     def bury_lost(self) -> int:
         """Give up the leases whose holders are believed dead, by the real clock; return how much they had on lease.

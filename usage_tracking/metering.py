@@ -114,15 +114,14 @@ def would_allow(
         row is not None and row.checkpoint_at > now and row.used + amount < row.checkpoint_used
     ):
         return True
-    # What this process has on lease it may take, or return.
-    left = 0 if row is None else counter_of(meter).left(row, now=now)
-    if amount <= left:
-        return True
     terms = terms_of(stored_organization(organization.pk, using), described)
     if terms.limit is None or terms.enforcement != Enforcement.HARD:
         return True
     waits = row is not None and row.reset_mode == terms.reset_mode == ResetMode.SCHEDULED
-    used = 0 if row is None or (row.has_ended(now) and not waits) else row.used + row.on_lease - left
+    if row is None or (row.has_ended(now) and not waits):
+        return amount <= terms.limit
+    # What is on lease is as good as used, but for what this process has left of its own.
+    used = row.used + row.on_lease - counter_of(meter).unspent(row)
     return used + amount <= terms.limit
 
 

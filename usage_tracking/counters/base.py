@@ -56,6 +56,6 @@ class Counter(ABC):
         """Return how much this process has taken from an open period that its row does not count yet."""
         return 0
 
-    def left(self, row: UsagePeriod, *, now: datetime) -> int:  # noqa: ARG002
-        """Return how much this process may take from an open period without asking the database."""
+    def unspent(self, row: UsagePeriod) -> int:  # noqa: ARG002
+        """Return how much of what is on lease in an open period this process has left."""
         return 0

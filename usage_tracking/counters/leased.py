@@ -14,11 +14,12 @@ import os
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from django.db import DatabaseError, connections
@@ -32,8 +33,9 @@ from usage_tracking.counters.settlement import Offer, Settled, write
 from usage_tracking.counters.settler import Settler
 from usage_tracking.databases import apart, home_of, in_test_case
 from usage_tracking.deadlocks import retried
+from usage_tracking.events import deferred_delivery, dispatch
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
-from usage_tracking.ledger import Ledger, locked
+from usage_tracking.ledger import Ledger, SpentLease, locked
 from usage_tracking.models import UsageLease, UsagePeriod, UsageTrackedOrganization
 from usage_tracking.quotas import Charge, Decision, Enforcement, Usage
 
@@ -51,17 +53,19 @@ class _Lease:
     """What this process has on lease of one open bucket."""
 
     __slots__ = (
-        "bucket_start", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "limit", "marked",
-        "period", "period_id", "pk", "settled", "spent", "used",
+        "bucket_start", "charge", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "kept", "limit",
+        "marked", "period", "period_id", "pk", "settled", "spent", "used",
     )  # fmt: skip
 
     def __init__(self, lease: UsageLease, row: UsagePeriod, *, deadline: float, now: datetime) -> None:
-        self.pk, self.granted = lease.pk, lease.granted
+        self.pk = lease.pk
+        self.granted = self.kept = lease.granted
         self.spent = self.settled = self.marked = 0
         self.period_id, self.period, self.limit = row.pk, row.span, row.limit
         self.enforcement, self.expired = Enforcement(row.enforcement), row.has_ended(now)
         self.bucket_start, self.ends_at = row.bucket_start, row.checkpoint_at
         self.used = row.used
+        self.charge: Charge | None = None
         self.deadline = deadline
         # Whether a transaction is just writing what was spent: what comes back meanwhile goes where that goes.
         self.in_flight = False
@@ -94,6 +98,10 @@ class _Account:
                 return None
             lease.spent += amount
             used = lease.used + lease.spent - lease.settled
+            # What one request takes, most others take.
+            charge = lease.charge
+            if charge is None or charge.amount != amount:
+                charge = lease.charge = self._charge(lease, amount)
         return Decision(
             allowed=True,
             amount=amount,
@@ -105,15 +113,36 @@ class _Account:
                 enforcement=lease.enforcement,
                 expired=lease.expired,
             ),
-            charge=Charge(
-                database=self.using,
-                organization_id=self.organization_id,
-                meter=self.meter,
-                amount=amount,
-                period_id=lease.period_id,
-                bucket_start=lease.bucket_start,
-            ),
+            charge=charge,
         )
+
+    def _charge(self, lease: _Lease, amount: int) -> Charge:
+        return Charge(
+            database=self.using,
+            organization_id=self.organization_id,
+            meter=self.meter,
+            amount=amount,
+            period_id=lease.period_id,
+            bucket_start=lease.bucket_start,
+        )
+
+    def hand_in(self) -> SpentLease | None:
+        """Let nothing more be spent of the lease, and return what to settle."""
+        with self.lock:
+            lease = self.lease
+            if lease is None:
+                return None
+            lease.kept, lease.granted, lease.in_flight = lease.granted, lease.spent, True
+            return SpentLease(lease.pk, lease.spent)
+
+    def resume(self, *, known: bool) -> None:
+        """Go on with the lease that was not handed in after all; nothing more is spent of it unless that is `known`."""
+        with self.lock:
+            lease = self.lease
+            if lease is not None:
+                lease.in_flight = False
+                if known:
+                    lease.granted = lease.kept
 
     def take_back(self, charge: Charge) -> bool:
         """Give back what was spent in the bucket on lease; return whether that could be done here."""
@@ -221,7 +250,8 @@ class LeasedCounter(Counter):
         pk = organization.pk
         if self.joins(using):
             return self._exact.take(organization, amount, meter, now=now, using=using, refusable=refusable)
-        with self._turn(pk, meter, using) as account:
+        # What is announced is told once the turn is over: a receiver may want to consume in its turn.
+        with deferred_delivery() as outboxes, self._turn(pk, meter, using) as account:
             # Whoever had the turn before may have brought a lease, or a refusal.
             decision = (
                 self.at_once(pk, amount, meter, now=now, using=using) if refusable else account.spend(amount, now)
@@ -229,6 +259,7 @@ class LeasedCounter(Counter):
             if decision is None:
                 account.asked += amount
                 decision = apart(using, lambda: self._ask(account, amount, now, using, refusable=refusable))
+        dispatch(outboxes)
         return decision
 
     def _ask(self, account: _Account, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
@@ -256,35 +287,19 @@ class LeasedCounter(Counter):
     ) -> Answer:
         """Settle the account in the slow path, act there, and borrow anew if there is something to borrow."""
         options = usage_settings.LEASE
-        with account.lock:
-            lease = account.lease
-            if lease is not None:
-                granted, lease.granted, lease.in_flight = lease.granted, lease.spent, True
         # The holder's clock starts before the transaction does, and stops at half time: the rest is for settling.
         deadline = monotonic() + options.expire_seconds / 2
         expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
-        committing, lent = False, None
-        try:
-            with locked(account.organization_id, account.meter, now=now, using=using) as [ledger]:
-                if lease is not None:
-                    ledger.settle(lease.pk, lease.spent)
-                answer = act(ledger)
-                if borrows and (size := lending.share(lending.kept(account.demand), ledger.room)):
-                    lent = ledger.lend(size, holder=self._holder, expires_at=expires_at)
-                committing = True
-        except BaseException:
-            # Rolled back: it is still ours. If the commit itself failed, nobody knows: no more is spent of it.
-            if lease is not None:
-                with account.lock:
-                    lease.in_flight = False
-                    lease.granted = lease.spent if committing else granted
-            raise
-        if borrows and lent is None:
-            account.rests_until = monotonic() + options.settle_seconds
-        with account.lock:
-            account.lease = None if lent is None else _Lease(lent, ledger.row, deadline=deadline, now=ledger.now)
+        lent = None
+        with _locked([account], account.organization_id, account.meter, now=now, using=using) as [ledger]:
+            answer = act(ledger)
+            if borrows and (size := lending.share(lending.kept(account.demand), ledger.room)):
+                lent = ledger.lend(size, holder=self._holder, expires_at=expires_at)
         if lent is not None:
+            account.lease = _Lease(lent, ledger.row, deadline=deadline, now=ledger.now)
             self._settler.ensure_running()
+        elif borrows:
+            account.rests_until = monotonic() + options.settle_seconds
         return answer
 
     def give_back(self, charge: Charge, *, now: datetime) -> int:
@@ -296,10 +311,17 @@ class LeasedCounter(Counter):
         if account.take_back(charge):
             refusals.forget(key)
             return charge.amount
-        with account.turn:  # what is being settled is in the database afterwards
+        using = charge.database
+        with deferred_delivery() as outboxes, account.turn:  # what was being settled is in the database by then
             if account.take_back(charge):
-                return charge.amount
-            return self._exact.give_back(charge, now=now)
+                given = charge.amount
+            elif account.lease is None:
+                given = self._exact.give_back(charge, now=now)
+            else:
+                give_back = partial(Ledger.give_back_charge, charge=charge)
+                given = apart(using, lambda: self._visit(account, now, using, give_back, borrows=False))
+        dispatch(outboxes)
+        return given
 
     # -- books ---------------------------------------------------------------------------------------------------------
 
@@ -308,32 +330,41 @@ class LeasedCounter(Counter):
         lease = self._lease_of(row)
         return 0 if lease is None else lease.spent - lease.settled
 
-    def left(self, row: UsagePeriod, *, now: datetime) -> int:
+    def unspent(self, row: UsagePeriod) -> int:
         """Return what the lease has left, if it is of this period."""
         lease = self._lease_of(row)
-        return 0 if lease is None or not lease.is_valid(now) else lease.granted - lease.spent
+        return 0 if lease is None else lease.granted - lease.spent
 
     def _lease_of(self, row: UsagePeriod) -> _Lease | None:
         account = self._accounts.get((row._state.db or "", row.organization_id, row.meter))
         lease = None if account is None else account.lease
         return lease if lease is not None and lease.period_id == row.pk else None
 
-    def settle(self, organization_id: object, *, now: datetime, using: str) -> None:
-        """Settle and return every lease on the organization, unless the caller's transaction may hold its rows."""
-        if connections[using].in_atomic_block and not self.joins(using):
-            return
-        for meter in usage_settings.leased_meters:
-            account = self._accounts.get((home_of(using), organization_id, meter))
-            if account is not None:
-                with account.turn:
-                    if account.lease is not None:
-                        self._visit(account, now, using, _only_settle, borrows=False)
+    @contextmanager
+    def settled(self, key: object, *meters: str, now: datetime, using: str, **options: Any) -> Iterator[list[Ledger]]:
+        """Like `ledger.locked`, with whatever this process has on lease of the organization handed in first."""
+        with deferred_delivery() as outboxes, ExitStack() as turns:
+            accounts = []
+            # Who is in a transaction may hold a row that the holder of a turn waits for.
+            if self.joins(using) or not connections[using].in_atomic_block:
+                accounts = [self._accounts.get((home_of(using), key, meter)) for meter in sorted(usage_settings.METERS)]
+            held = [account for account in accounts if account is not None]
+            for account in held:
+                turns.enter_context(account.turn)
+            with _locked(held, key, *meters, now=now, using=using, **options) as ledgers:
+                yield ledgers
+        dispatch(outboxes)
 
     def settle_all(self, now: datetime, *, closing: bool = False) -> None:
         """Settle every lease whose turn is free (`closing`: all of them, and return them), some at a time.
 
         What cannot be settled stays on the books. Raises the database error that stopped it.
         """
+        with deferred_delivery() as outboxes:
+            self._settle_all(now, closing=closing)
+        dispatch(outboxes)
+
+    def _settle_all(self, now: datetime, *, closing: bool) -> None:
         due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
         for key, account in list(self._accounts.items()):
             if not account.turn.acquire(blocking=closing):
@@ -413,6 +444,28 @@ class LeasedCounter(Counter):
                 if self._accounts.get(key) is account:
                     yield account
                     return
+
+
+@contextmanager
+def _locked(accounts: Iterable[_Account], key: object, *meters: str, **options: Any) -> Iterator[list[Ledger]]:
+    """Like `ledger.locked`, with the leases of these accounts, whose turns are ours, settled and ended."""
+    handed_in = {account: lease for account in accounts if (lease := account.hand_in()) is not None}
+    rolled_back = True
+    try:
+        with locked(key, *meters, leases={acc.meter: lease for acc, lease in handed_in.items()}, **options) as ledgers:
+            yield ledgers
+            # From here on an error may be that of a commit which has taken place all the same.
+            rolled_back = False
+    except BaseException:
+        for account in handed_in:
+            account.resume(known=rolled_back)
+        raise
+    visited = {ledger.terms.meter for ledger in ledgers}
+    for account in handed_in:
+        if account.meter in visited:
+            account.lease = None
+        else:
+            account.resume(known=True)
 
 
 def _only_settle(_: Ledger) -> None:
