@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from statistics import median
+from subprocess import CalledProcessError
 from urllib.parse import quote, urlsplit
 
 import django
@@ -203,7 +204,7 @@ def _measure_servers(subjects, rows, sizes, urls, run, say):
                 environment["BENCHMARK_ASYNC"] = "1"
             try:
                 rows[subject.name].per_second[server] = _rates(server, environment, sizes)
-            except RuntimeError as error:  # what was measured so far is worth more than its end
+            except (CalledProcessError, RuntimeError) as error:  # what was measured so far is worth more than its end
                 say(str(error))
 
 

@@ -22,7 +22,7 @@ from tests.benchmarks.tables import analyze
 from tests.benchmarks.timing import taking_turns
 from tests.conftest import missing_database
 from tests.factories import Organization
-from usage_tracking.counters import leased
+from usage_tracking.counters import leased_counter
 from usage_tracking.lending import BUSY
 from usage_tracking.metering import consume
 from usage_tracking.models import UsageLease, UsagePeriod
@@ -175,7 +175,7 @@ def borrow(count, *, trace):
     _organizations.extend(Organization.objects.bulk_create(made, batch_size=1_000))
     override_settings(USAGE_TRACKING=settings.USAGE_TRACKING | {"LEASE": FOR_LONG}).enable()
     # The settler's thread would return what is idle before all have theirs.
-    leased._settler.ensure_running = lambda: None
+    leased_counter._settler.ensure_running = lambda: None
     if trace:
         tracemalloc.start()
     for organization in _organizations:
@@ -198,7 +198,7 @@ def settle(rounds):
             assert consume(organization)
         return [timezone.now()]
 
-    return taking_turns({"settled": leased.settle_all, "bare": _write}, rounds, prepare)
+    return taking_turns({"settled": leased_counter.settle_all, "bare": _write}, rounds, prepare)
 
 
 def _numbers(model):
