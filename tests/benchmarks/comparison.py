@@ -272,7 +272,7 @@ def machine():
 def main():
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="within three minutes, and less exact")
+    parser.add_argument("--quick", action="store_true", help="sized for three minutes, and less exact")
     parser.add_argument("--only", action="append", metavar="TEXT", help="subjects with this in their name; repeatable")
     options = parser.parse_args()
     sizes = QUICK if options.quick else WHOLE
