@@ -34,10 +34,11 @@ class Crowd:
     settings: Mapping[str, Any] = MappingProxyType({})
     """What the processes have in USAGE_TRACKING, besides."""
 
-    def __init__(self, size: int, database_url: str, **environment: str) -> None:
+    def __init__(self, size: int, database_url: str, *, patience: float = PATIENCE, **environment: str) -> None:
+        self._patience = patience
         # Not forked: they must share no connection and no lock with the tests.
         context = get_context("spawn")
-        self._start_line = context.Barrier(size, timeout=PATIENCE)
+        self._start_line = context.Barrier(size, timeout=patience)
         self._pipes, self._processes = [], []
         environment = {"DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": database_url} | environment
         for _ in range(size):
@@ -94,12 +95,12 @@ class Crowd:
         for pipe, process in zip(self._pipes, self._processes, strict=True):
             if process.is_alive():
                 pipe.send(None)
-                process.join(PATIENCE)
+                process.join(self._patience)
             pipe.close()
 
     def _answer(self, index: int) -> Any:
         pipe = self._pipes[index]
-        assert pipe.poll(PATIENCE), f"Process {index} hangs."
+        assert pipe.poll(self._patience), f"Process {index} hangs."
         result, error = pipe.recv()
         if error is not None:
             raise AssertionError(f"In process {index}:\n{error}")
