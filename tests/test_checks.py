@@ -537,11 +537,11 @@ ENTRY = {
 def project(monkeypatch, settings):
     """A host on a database server, with these entries for `default` and `charge`; neither is ever opened."""
 
-    def configure(default=None, charge=None, vendor="postgresql", charge_database=None):
+    def configure(default=None, charge=None, vendor="postgresql", charge_database=None, counters=None):
         entries = {"default": ENTRY | (default or {}), "charge": ENTRY | (charge or {})}
         fakes = {alias: SimpleNamespace(vendor=vendor, settings_dict=entry) for alias, entry in entries.items()}
         monkeypatch.setattr(databases, "connections", fakes)
-        settings.USAGE_TRACKING = {"CHARGE_DATABASE": charge_database}
+        settings.USAGE_TRACKING = {"CHARGE_DATABASE": charge_database, **(counters or {})}
 
     return configure
 
@@ -579,6 +579,15 @@ def test_the_message_names_what_differs(project):
     ("throttled", "given", "expected"),
     [
         (True, {"default": {"ATOMIC_REQUESTS": True}}, ["W007"]),
+        (True, {"default": {"ATOMIC_REQUESTS": True}, "counters": {"COUNTER": "leased"}}, []),
+        (
+            True,
+            {
+                "default": {"ATOMIC_REQUESTS": True},
+                "counters": {"COUNTER": "leased", "METERS": {"tokens": {"counter": "exact"}}},
+            },
+            ["W007"],
+        ),
         (True, {}, []),
         (False, {"default": {"ATOMIC_REQUESTS": True}}, []),
         (True, {"default": {"ATOMIC_REQUESTS": True}, "charge_database": "charge"}, []),
@@ -640,11 +649,92 @@ def test_an_sqlite_that_is_too_old_is_found(monkeypatch, vendor, returning, expe
     assert ids(databases.check_sqlite) == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "vendor", "expected"),
+    [
+        ({}, "postgresql", ["I001"]),
+        ({"METERS": {"tokens": {}}}, "mysql", ["I001"]),
+        ({"ENABLED": False}, "postgresql", []),
+        ({"COUNTER": "exact"}, "postgresql", []),
+        ({"METERS": {"tokens": {"counter": "exact"}}}, "postgresql", []),
+        ({"METERS": {"tokens": {"counter": "leased"}}}, "postgresql", []),
+        ({"COUNTER": "leased"}, "postgresql", []),
+        ({"COUNTER": "lent"}, "postgresql", []),  # for `check_settings`
+        ({}, "sqlite", []),
+        ({"COUNTER": "leased"}, "sqlite", []),
+    ],
+)
+def test_leases_are_advised_where_they_fit(given, vendor, expected, project, settings):
+    """Whoever has not named a counter hears of the other one."""
+    project(vendor=vendor)
+    settings.USAGE_TRACKING = given
+    databases.connections["default"].alias = "default"
+    assert ids(databases.check_counter) == expected
+
+
+@pytest.mark.parametrize(
+    ("counter", "throttled", "entry", "expected"),
+    [
+        ("leased", True, {"ATOMIC_REQUESTS": True}, ["W012"]),
+        ("leased", True, {}, []),
+        ("leased", False, {"ATOMIC_REQUESTS": True}, []),
+        ("exact", True, {"ATOMIC_REQUESTS": True}, []),
+    ],
+)
+def test_a_throttle_that_cannot_lend_is_pointed_out(counter, throttled, entry, expected, project, settings):
+    """On SQLite what is charged in the view's transaction belongs to it, so nothing is ever lent."""
+    throttling = pytest.importorskip("usage_tracking.api.throttling")
+    view = View.as_view()
+    view.cls = SimpleNamespace(throttle_classes=[throttling.UsageThrottle] if throttled else [])
+    settings.ROOT_URLCONF = urlconf(path("api/", view))
+    project(default=entry, vendor="sqlite", counters={"COUNTER": counter})
+    databases.connections["default"].alias = "default"
+    assert ids(databases.check_counter) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, []),
+        ({"LEASE": {}}, ["W011"]),
+        ({"LEASE": {"SETTLE_SECONDS": 5}, "METERS": {"tokens": {}}}, ["W011"]),
+        ({"LEASE": {"SETTLE_SECONDS": 5}, "METERS": {"tokens": {"counter": "leased"}}}, []),
+        ({"LEASE": {}, "COUNTER": "leased"}, []),
+        ({"LEASE": {}, "COUNTER": "lent"}, []),  # for `check_settings`
+    ],
+)
+def test_lease_without_a_leased_meter_is_pointed_out(given, expected, settings):
+    """Somebody has forgotten COUNTER, or LEASE."""
+    settings.USAGE_TRACKING = given
+    assert ids(settings_checks.check_lease) == expected
+
+
+@pytest.mark.parametrize(
+    ("counter", "home", "asked", "expected"),
+    [
+        ("leased", {"mysql_is_mariadb": True, "mysql_version": (10, 5, 27)}, ["default"], ["E017"]),
+        ("leased", {"mysql_is_mariadb": True, "mysql_version": (10, 5, 27)}, ["other"], []),
+        ("leased", {"mysql_is_mariadb": True, "mysql_version": (10, 5, 27)}, None, []),
+        ("exact", {"mysql_is_mariadb": True, "mysql_version": (10, 5, 27)}, ["default"], []),
+        ("leased", {"mysql_is_mariadb": True, "mysql_version": (10, 6, 0)}, ["default"], []),
+        ("leased", {"mysql_is_mariadb": False, "mysql_version": (8, 0, 11)}, ["default"], []),
+        ("leased", {"vendor": "postgresql"}, ["default"], []),
+    ],
+)
+def test_a_mariadb_that_cannot_settle_leases_is_found(counter, home, asked, expected, monkeypatch, settings):
+    """With `--database`, as the server has to be asked for its version."""
+    settings.USAGE_TRACKING = {"COUNTER": counter}
+    fake = SimpleNamespace(**{"vendor": "mysql", "alias": "default", **home})
+    monkeypatch.setattr(databases, "connections", {"default": fake})
+    assert ids(databases.check_leasing, databases=asked) == expected
+
+
 # -- all of them -------------------------------------------------------------------------------------------------------
 
 
-def test_a_sound_project_has_nothing_to_hear():
+def test_a_sound_project_has_nothing_to_hear(configure):
     """The test project itself is clean, also for deployment, and no database was asked (or pytest would say so)."""
+    configure(COUNTER="exact")
     assert run_checks(tags=["usage_tracking"], include_deployment_checks=True) == []
 
 
@@ -675,22 +765,27 @@ def test_every_check_is_registered():
     }
     assert registered.keys() == functions
     asking = {name for name, tags in registered.items() if tags == ("database",)}
-    assert asking == {"check_asked_plans", "check_organization_migrated", "check_organization_unchanged"}
+    assert asking == {
+        "check_asked_plans",
+        "check_leasing",
+        "check_organization_migrated",
+        "check_organization_unchanged",
+    }
     assert all(registered[name] == ("usage_tracking",) for name in functions - asking)
-    assert functions - {function.__name__ for function in everyday} == {"check_connections"}
+    assert functions - {function.__name__ for function in everyday} == {"check_connections", "check_counter"}
 
 
 def test_every_id_is_used_once_and_documented():
     """Code, manual and this file know the same ids, and one id is one mistake."""
     sources = [*SOURCES, ADMIN]
-    used = re.findall(r'"usage_tracking\.([EW]\d{3})"', "".join(source.read_text() for source in sources))
-    documented = re.findall(r"^\| usage_tracking\.([EW]\d{3}) \| [^|]+ \| [^|]+ \|$", PAGE.read_text(), re.MULTILINE)
+    used = re.findall(r'"usage_tracking\.([EIW]\d{3})"', "".join(source.read_text() for source in sources))
+    documented = re.findall(r"^\| usage_tracking\.([EIW]\d{3}) \| [^|]+ \| [^|]+ \|$", PAGE.read_text(), re.MULTILINE)
     tests = Path(__file__).read_text() + ADMIN_TESTS.read_text()
-    tested = set(re.findall(r'"(?:usage_tracking\.)?([EW]\d{3})"', tests))
+    tested = set(re.findall(r'"(?:usage_tracking\.)?([EIW]\d{3})"', tests))
     assert len(used) == len(set(used))
     assert sorted(used) == sorted(documented)
     assert set(used) == tested
-    for level in "EW":
+    for level in "EIW":
         numbers = sorted(int(number[1:]) for number in used if number.startswith(level))
         assert numbers == list(range(1, len(numbers) + 1))
 

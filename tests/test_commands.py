@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -323,6 +325,26 @@ def test_exit_codes_of_a_process(used, test_database_url):
     assert (code, out.count("drift"), err) == (3, 2, "CommandError: Findings that were not repaired: 2.\n")
 
 
+BASH = shutil.which("bash")
+
+
+@pytest.mark.skipif(BASH is None, reason="a pipe is made by a shell")
+@pytest.mark.django_db(transaction=True)
+def test_a_reader_that_has_enough_ends_it_quietly(used, test_database_url):
+    """`usage_report | head -1` prints one line and no traceback."""
+    python = shlex.quote(sys.executable)
+    long = "usage_report --since=2001-01-01 --until=2026-01-01 --bucket=day --format=csv"
+    finished = subprocess.run(
+        [BASH, "-c", f"{python} -m django {long} | head -1; exit ${{PIPESTATUS[0]}}"],
+        env=os.environ | {"DATABASE_URL": test_database_url, "DJANGO_SETTINGS_MODULE": "tests.settings"},
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (finished.returncode, finished.stdout.count("\n"), finished.stderr) == (141, 1, "")
+
+
 # -- nonsense ----------------------------------------------------------------------------------------------------------
 
 RANGE = ["--since=2026-03-01", "--until=2026-05-01"]
@@ -404,11 +426,15 @@ def test_nonsense_is_named_and_changes_nothing(used, name, subtests):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_there_in_any_language(name, capsys):
-    """Each option is explained."""
-    with translation.override("de"), pytest.raises(SystemExit) as caught:
-        call_command(name, "--help")
-    assert caught.value.code == 0
-    assert "--" in capsys.readouterr().out
+    """The command and each option of ours is explained."""
+    told = {}
+    for language in ("en", "de"):
+        with translation.override(language), pytest.raises(SystemExit) as caught:
+            call_command(name, "--help")
+        assert caught.value.code == 0
+        told[language] = capsys.readouterr().out
+    assert "--" in told["de"]
+    assert told["de"].split("\n\n")[1] != told["en"].split("\n\n")[1]
 
 
 def test_pruning_names_an_unknown_database_even_when_it_keeps_everything(db):

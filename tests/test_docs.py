@@ -65,7 +65,31 @@ def test_names_that_the_docs_import_exist(page):
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
-INTERNAL = {"ViewUsage", "denial", "prepare_resolver", "spans_between", "usage_of_view"}
+def anchors(page: Path) -> set[str]:
+    """Return what GitHub calls the headings of a page: lower case, punctuation gone, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [CHECKOUT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_links_to_headings_work_on_github_too(page):
+    """Sphinx, which warns of its own, also finds them under the names that GitHub gives them."""
+    lost = []
+    for path, heading in re.findall(r"\]\(([^)\s:#]*)#([^)\s]+)\)", FENCE.sub("", page.read_text())):
+        if heading not in anchors(page.parent / path if path else page):
+            lost.append(f"{path}#{heading}")
+    assert lost == []
+
+
+INTERNAL = {
+    "PreparedResolver",
+    "ViewUsage",
+    "boundaries_between",
+    "consume_at_once",
+    "denial",
+    "prepare_resolver",
+    "usage_of_view",
+}
 """In `__all__` for other modules of the package; nothing a host needs."""
 
 

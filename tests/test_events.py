@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from tests.factories import Organization, OrganizationFactory, UserFactory
-from usage_tracking import events, signals
+from usage_tracking import events, resets, signals
 from usage_tracking.entitlements import sync_limits, update_limits
 from usage_tracking.events import deliver_events
 from usage_tracking.metering import adjust, consume, record, refund
@@ -82,7 +82,7 @@ def test_a_jump_announces_all_it_passes(organization, jump):
 def test_what_happens_at_once_is_delivered_at_once(organization, committed, monkeypatch):
     """One transaction asks for one delivery, however many events it has recorded: each asks a broker, or the outbox."""
     deliveries = []
-    monkeypatch.setattr(events, "deliver_events", lambda *, using: deliveries.append(using))
+    monkeypatch.setattr(events, "deliver_events", lambda *, using, after: deliveries.append((using, after)))
     with committed():
         consume(organization, 10, now=NOW)
     assert len(told()) == 3
@@ -324,14 +324,43 @@ def test_a_claim_expires(organization, received, freeze):
     freeze(NOW)
     consume(organization, 5)
     event = UsageEvent.objects.get()
-    assert events._claim(event.pk, "default") == [event]
-    assert events._claim(event.pk, "default") == []
+    assert events._claim(0, event.pk, "default") == [event]
+    assert events._claim(0, event.pk, "default") == []
     freeze(NOW + timedelta(seconds=59))
     assert deliver_events() == 0
     freeze(NOW + timedelta(seconds=60))
     assert deliver_events() == 1
     ((_, arguments),) = received
     assert arguments["event"].pk == event.pk
+
+
+def test_a_delivery_can_begin_later(organization, connected):
+    """What comes before is neither sent nor passed over, and waits for a delivery of all."""
+    heard = []
+    connected(usage_warning, lambda event, **_: heard.append(event.pk))
+    reset(organization, now=NOW)
+    consume(organization, 8, now=NOW)
+    unheard, first, second = UsageEvent.objects.order_by("pk").values_list("pk", flat=True)
+    assert deliver_events(after=second) == 0
+    assert deliver_events(after=first) == 1
+    assert heard == [second]
+    connected(usage_reset, lambda event, **_: heard.append(event.pk))
+    assert deliver_events() == 2
+    assert heard == [second, unheard, first]
+
+
+@pytest.mark.parametrize("dispatch", ["inline", "celery"])
+@pytest.mark.django_db(transaction=True)
+def test_a_job_sends_its_own_and_then_what_was_left(dispatch, received, monkeypatch, request):
+    """After each batch the job sends what that has recorded, and at its end what a crash had left."""
+    if dispatch == "celery":
+        request.getfixturevalue("celery").conf.task_always_eager = True
+    monkeypatch.setattr(resets, "BATCH", 1)
+    with events.deferred_delivery():
+        for organization in OrganizationFactory.create_batch(2):
+            consume(organization, 5, now=NOW)
+    reset_expired(APRIL)
+    assert [kind for kind, _ in received] == ["reset", "reset", "warning", "warning"]
 
 
 def test_what_nobody_hears_is_not_kept(organization, connected):

@@ -218,10 +218,10 @@ def test_many_organizations_are_read_in_two_queries(configure, db, django_assert
     assert histories_of_each([], **arguments) == {}
 
 
-def test_a_moment_is_the_bucket_it_is_in(organization):
-    """Where `since` is `until`, the one point is the day that contains it."""
+def test_a_bucket_that_begins_now_is_the_running_one(organization):
+    """Up to now reaches to the end of the running bucket, also at the instant in which it begins."""
     consume(organization, 5, now=at(3, 10))
-    (point,) = history_of(organization, since=at(3, 10, 7), until=at(3, 10, 7))
+    (point,) = history_of(organization, since=at(3, 10), now=at(3, 10))
     assert (point.start, point.end, point.used) == (at(3, 10), at(3, 11), 5)
 
 
@@ -246,6 +246,8 @@ def test_a_range_is_not_endless(organization):
     ("field", "arguments"),
     [
         ("since", {"since": at(3, 2), "until": at(3, 1)}),
+        ("since", {"since": at(3, 2), "until": at(3, 2)}),
+        ("since", {"since": at(3, 2), "now": at(3, 1)}),
         ("since", {"since": datetime(2026, 3, 1)}),  # noqa: DTZ001 - that is what is wrong with it
         ("since", {"since": "2026-03-01"}),
         ("since", {"since": datetime(1, 1, 1, tzinfo=UTC)}),

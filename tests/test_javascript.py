@@ -3,12 +3,14 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from django.contrib.staticfiles import finders
+from django.contrib.staticfiles.storage import ManifestStaticFilesStorage, staticfiles_storage
 from django.core.management import call_command
 
 import usage_tracking
@@ -68,6 +70,28 @@ def test_hashed_names_are_enough(tmp_path, settings):
     assert {Path(name).suffix for name in names} == {".js", ".css"}
 
 
+class HashedStaticFilesStorage(ManifestStaticFilesStorage):
+    """As the manual has it."""
+
+    support_js_module_import_aggregation = True
+
+
+def test_a_module_of_the_host_imports_it_under_its_hashed_name(tmp_path, settings):
+    """The one that the page loads: it would run twice under two names."""
+    (tmp_path / "source").mkdir()
+    module = tmp_path / "source" / "gates.js"
+    module.write_text('import { $usage } from "./usage_tracking/usage-tracking.js";\n')
+    settings.STATICFILES_DIRS = [module.parent]
+    settings.STATIC_ROOT = tmp_path / "static"
+    backend = f"{__name__}.{HashedStaticFilesStorage.__name__}"
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": backend}}
+    call_command("collectstatic", verbosity=0, interactive=False)
+    hashed = staticfiles_storage.stored_name("usage_tracking/usage-tracking.js")
+    imported = (tmp_path / "static" / staticfiles_storage.stored_name("gates.js")).read_text()
+    assert hashed != "usage_tracking/usage-tracking.js"
+    assert f'from "./{hashed}"' in imported
+
+
 def test_contracts_hold_with_the_real_packages(node):
     """Stores with nanostores, @nanostores/react and React 19; the client with every answer."""
     node("node", "--test")
@@ -82,8 +106,16 @@ def test_types_are_what_schema_and_module_say(node, tmp_path):
 
 
 def test_a_strict_consumer_compiles(node):
-    """TypeScript in strict mode accepts what a host writes, and refuses what is wrong."""
+    """TypeScript in strict mode accepts what a host writes, in JSX too, and refuses what is wrong."""
     node("npx", "tsc", "--project", "tsconfig.json")
+
+
+def test_the_manual_tells_jsx_of_the_elements():
+    """Its declaration is the one that compiles."""
+    written = (CHECKOUT / "docs" / "how-to" / "react.md").read_text()
+    declaration = re.search(r"type UsageProps.*?\n}\n(?=```)", written, re.DOTALL)
+    assert declaration
+    assert declaration.group() in (TESTS / "consumer-react.tsx").read_text()
 
 
 def test_the_npm_package_has_module_and_types(node, tmp_path):

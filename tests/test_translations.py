@@ -14,7 +14,7 @@ from django.utils.translation.template import templatize
 import usage_tracking
 from usage_tracking.conf import nearest, suggestion
 from usage_tracking.exceptions import InvalidInput
-from usage_tracking.history import spans_between
+from usage_tracking.history import boundaries_between
 from usage_tracking.models import validate_usage_anchor, validate_usage_limits, validate_usage_time_zone
 from usage_tracking.periods import UTC_ZONE
 
@@ -93,7 +93,7 @@ def test_german_is_spoken():
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"since": (2026, 5, 1), "until": (2026, 1, 1)}, "darf nicht nach until"),
+        ({"since": (2026, 5, 1), "until": (2026, 1, 1)}, "muss vor until"),
         ({"since": (1950, 1, 1), "until": (2026, 1, 1)}, "umfassen mehr als 10000 Abschnitte"),
         ({"since": (1900, 1, 1), "until": (2026, 1, 1)}, "muss ein Zeitpunkt mit Zeitzone nach dem Jahr 1900"),
         ({"last": 0}, "last muss eine ganze Zahl von 1 bis 10000 sein, nicht 0."),
@@ -107,7 +107,7 @@ def test_a_range_of_history_is_refused_in_the_language_of_the_caller(asked, told
     """What people ask for through API and commands, and do not get, they are told in their language."""
     ends = {name: datetime(*asked[name], tzinfo=UTC) if name in asked else None for name in ("since", "until")}
     with translation.override("de"), pytest.raises(InvalidInput) as caught:
-        spans_between(**ends, bucket=asked.get("bucket", "day"), zone=UTC_ZONE, last=asked.get("last"))
+        boundaries_between(**ends, bucket=asked.get("bucket", "day"), zone=UTC_ZONE, last=asked.get("last"))
     assert told in str(caught.value)
 
 

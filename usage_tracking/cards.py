@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format, get_format, number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -30,6 +30,7 @@ __all__ = [
     "features_of",
     "level_of",
     "number",
+    "numbers",
     "usage_cards",
     "warning_threshold",
 ]
@@ -71,6 +72,14 @@ def level_of(usage: Usage, threshold: int) -> Level:
 def number(value: int) -> str:
     """Return a whole number with the digits grouped, as the active language does it."""
     return str(number_format(value, force_grouping=True)) if abs(value) > 999 else str(value)
+
+
+def numbers(values: Iterable[int]) -> list[str]:
+    """Return each of `values` as `number` does, but look up once how: that takes twenty times as long as doing it."""
+    if get_format("NUMBER_GROUPING") != 3:
+        return [number(value) for value in values]
+    separator = str(get_format("THOUSAND_SEPARATOR"))
+    return [f"{value:,}".replace(",", separator) for value in values]
 
 
 # -- usage -------------------------------------------------------------------------------------------------------------
@@ -118,6 +127,11 @@ class UsageCard:
             Level.CRITICAL: _("Almost used up"),
             Level.EXCEEDED: _("Limit reached"),
         }.get(self.level, "")
+
+    @property
+    def is_short(self) -> bool:
+        """Whether more would help: from the warning threshold on, or when the meter is not included."""
+        return self.level not in {Level.NORMAL, Level.UNLIMITED}
 
     @property
     def remaining(self) -> str:
@@ -182,7 +196,7 @@ class Feature:
     label: str
     included: bool
     value: str
-    """A number or a text; `Included` or `Not included` for what is only there or not."""
+    """A number or a text; `Included` or `Not included` for what is only there or not, also if that is 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +233,7 @@ def _feature(label: str, value: bool | str | float) -> Feature:  # noqa: FBT001 
     elif isinstance(value, str):
         text = value
     else:
-        text = str(number_format(value, force_grouping=True))
+        text = str(number_format(value, force_grouping=True)) if value else ""
     return Feature(label=label, included=bool(value), value=text or _("Not included"))
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "SettingError",
     "UsageSettings",
     "given",
+    "label_of",
     "nearest",
     "suggestion",
     "usage_settings",
@@ -354,6 +355,12 @@ usage_settings = UsageSettings()
 def given() -> Mapping[str, Any]:
     """Return what the host has set, unchecked. Raises SettingError when it is no dict."""
     return values.mapping("", getattr(settings, SETTING, {}))
+
+
+def label_of(meter: str) -> str:
+    """Return what METERS calls the meter; its name, if they no longer have it."""
+    known = usage_settings.METERS.get(meter)
+    return meter if known is None else str(known.label)
 
 
 def _read(key: str, check: Callable[[str, Any], Value], *, default: Value) -> Value:

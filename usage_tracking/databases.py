@@ -18,7 +18,16 @@ from django.db.models import Model, QuerySet
 from usage_tracking.conf import SettingError, usage_settings
 from usage_tracking.models import UsagePeriod
 
-__all__ = ["apart", "charge_alias", "home_of", "in_test_case", "limit_lock_waits", "locking", "survival_of"]
+__all__ = [
+    "LOCK_WAIT_SECONDS",
+    "apart",
+    "charge_alias",
+    "home_of",
+    "in_test_case",
+    "limit_lock_waits",
+    "locking",
+    "survival_of",
+]
 
 M = TypeVar("M", bound=Model)
 R = TypeVar("R")

@@ -12,7 +12,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from django.db import OperationalError, connections
 
-__all__ = ["retried"]
+__all__ = ["in_transaction", "retried"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,12 +37,16 @@ def retried(function: Callable[P, R]) -> Callable[P, R]:
             try:
                 return function(*args, **kwargs)
             except OperationalError as error:
-                within = any(connection.in_atomic_block for connection in connections.all(initialized_only=True))
-                if within or not _is_deadlock(error):
+                if in_transaction() or not _is_deadlock(error):
                     raise
         return function(*args, **kwargs)
 
     return persistent
+
+
+def in_transaction() -> bool:
+    """Return whether the caller has begun a transaction, on whichever database."""
+    return any(connection.in_atomic_block for connection in connections.all(initialized_only=True))
 
 
 def _is_deadlock(error: OperationalError) -> bool:

@@ -40,6 +40,7 @@ __all__ = [
     "described",
     "dispatch",
     "dispatch_after_commit",
+    "newest_event",
     "record",
     "reset_details",
 ]
@@ -160,22 +161,29 @@ def reset_details(dedupe_key: Any, closed_by: str, used: Any) -> dict[str, Any]:
 # -- delivering --------------------------------------------------------------------------------------------------------
 
 
-def deliver_events(*, using: str | None = None) -> int:
+def newest_event(using: str) -> int:
+    """Return the key of the newest event, 0 if there is none: what is recorded from now on has a greater one."""
+    return UsageEvent.objects.using(using).order_by("-pk").values_list("pk", flat=True).first() or 0
+
+
+def deliver_events(*, using: str | None = None, after: int = 0) -> int:
     """Send what waits in the outbox, oldest first, and return how many events were sent.
+
+    `after` is the key of an event: it and those before it are left to another delivery.
 
     Call it outside of a transaction. Several may run at once: each event is sent by the one that claims it. A receiver
     that raises is logged and stops nothing; its event counts as delivered, as does one whose signal has no receiver.
     An event whose deliverer died is sent again once its claim of one minute has run out.
     """
     using = using or router.db_for_write(UsageEvent)
-    waiting = UsageEvent.objects.using(using).filter(delivered_at=None)
+    waiting = UsageEvent.objects.using(using).filter(delivered_at=None, pk__gt=after)
     # The bound is taken once, so that receivers which cause new events cannot keep this loop alive.
     last = waiting.order_by("-pk").values_list("pk", flat=True).first()
     if last is None:
         return 0
-    _pass_over_unheard(last, using)
+    _pass_over_unheard(after, last, using)
     delivered = 0
-    while batch := _claim(last, using):
+    while batch := _claim(after, last, using):
         delivered += _deliver(batch, using)
     return delivered
 
@@ -206,13 +214,16 @@ def dispatch_after_commit(using: str) -> None:
     transaction.on_commit(partial(_dispatch, home_of(using)), using=using, robust=True)
 
 
-def dispatch(databases: Iterable[str]) -> None:
-    """Deliver the outboxes of these databases now, or have Celery do it; never raises: what stays waits."""
+def dispatch(databases: Iterable[str], *, after: int = 0) -> None:
+    """Deliver the outboxes of these databases now, or have Celery do it; never raises: what stays waits.
+
+    `after` as in `deliver_events`.
+    """
     for using in databases:
-        _dispatch(using)
+        _dispatch(using, after)
 
 
-def _dispatch(using: str) -> None:
+def _dispatch(using: str, after: int = 0) -> None:
     """Deliver the outbox of one database now, later or elsewhere; never raise: what stays is picked up later."""
     if (deferred := _deferred.get()) is not None and not deferred.closed:
         deferred.outboxes.add(using)
@@ -221,35 +232,38 @@ def _dispatch(using: str) -> None:
         if usage_settings.EVENT_DISPATCH == EventDispatch.CELERY:
             # By its path: only tasks.py knows Celery.
             deliver = import_string("usage_tracking.tasks.deliver_usage_events")
-            deliver.apply_async(kwargs={"using": using}, retry_policy=AT_ONCE)
+            deliver.apply_async(kwargs={"using": using, "after": after}, retry_policy=AT_ONCE)
         else:
-            deliver_events(using=using)
+            deliver_events(using=using, after=after)
     except Exception:
         logger.exception("Usage events could not be delivered; they wait in the outbox for the next delivery.")
 
 
-def _waiting(using: str, now: datetime, last: int) -> QuerySet[UsageEvent]:
+def _waiting(using: str, now: datetime, after: int, last: int) -> QuerySet[UsageEvent]:
     free = Q(claimed_until=None) | Q(claimed_until__lte=now)
-    return UsageEvent.objects.using(using).filter(free, delivered_at=None, pk__lte=last)
+    return UsageEvent.objects.using(using).filter(free, delivered_at=None, pk__gt=after, pk__lte=last)
 
 
 @retried
-def _pass_over_unheard(last: int, using: str) -> None:
+def _pass_over_unheard(after: int, last: int, using: str) -> None:
     """Mark as delivered, in one statement, what nobody listens to."""
     sender = get_organization_model()
     unheard = [kind for kind, signal in SIGNALS.items() if not signal.has_listeners(sender)]
     if unheard:
         now = timezone.now()
-        _waiting(using, now, last).filter(kind__in=unheard).update(delivered_at=now)
+        _waiting(using, now, after, last).filter(kind__in=unheard).update(delivered_at=now)
 
 
 @retried
-def _claim(last: int, using: str) -> list[UsageEvent]:
-    """Claim the oldest events that are free, at most BATCH, and return them: nobody else sends them for a minute."""
+def _claim(after: int, last: int, using: str) -> list[UsageEvent]:
+    """Claim the oldest free events in (after, last], at most BATCH, and return them.
+
+    Nobody else sends them for a minute.
+    """
     with transaction.atomic(using=using):
         now = timezone.now()
         # Not skipping what is locked: the ledger locks events too, for a moment, and will not deliver them.
-        free = locking(_waiting(using, now, last).order_by("pk"))
+        free = locking(_waiting(using, now, after, last).order_by("pk"))
         keys = list(free.values_list("pk", flat=True)[:BATCH])
         if not keys:
             return []

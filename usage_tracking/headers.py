@@ -2,9 +2,11 @@
 
 import math
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from usage_tracking.conf import HeaderStyle, usage_settings
+from usage_tracking.periods import Period
 from usage_tracking.quotas import Usage
 
 __all__ = ["fields", "seconds_left"]
@@ -17,10 +19,9 @@ def fields(usage: Usage, now: datetime) -> dict[str, str]:
     """Return the header fields that HEADERS asks for; none when the meter is unlimited."""
     if usage.limit is None:
         return {}
-    found: dict[str, str] = {}
-    for style in usage_settings.HEADERS:
-        found |= (_ietf if style == HeaderStyle.IETF else _x_ratelimit)(usage, now)
-    return found
+    styles = usage_settings.HEADERS
+    found = _ietf(usage, now) if HeaderStyle.IETF in styles else {}
+    return {**found, **_x_ratelimit(usage, now)} if HeaderStyle.X_RATELIMIT in styles else found
 
 
 def seconds_left(usage: Usage, now: datetime) -> int | None:
@@ -35,14 +36,16 @@ def _ietf(usage: Usage, now: datetime) -> dict[str, str]:
     `q` quota and `w` window in seconds, `r` remaining and `t` seconds until the reset. The draft still moves; this is
     the one place that follows it. A meter's name needs no escaping in a structured field (RFC 9651, section 3.3.3).
     """
-    window = usage.period.seconds
-    policy = f'"{usage.meter}";q={min(usage.limit or 0, MAX_INTEGER)}'
-    limit = f'"{usage.meter}";r={min(usage.remaining or 0, MAX_INTEGER)}'
-    if window is not None:
-        policy += f";w={window}"
+    left = f'"{usage.meter}";r={min(usage.remaining or 0, MAX_INTEGER)}'
     if (seconds := seconds_left(usage, now)) is not None:
-        limit += f";t={seconds}"
-    return {"RateLimit-Policy": policy, "RateLimit": limit}
+        left += f";t={seconds}"
+    return {"RateLimit-Policy": _policy(usage.meter, usage.limit or 0, usage.period), "RateLimit": left}
+
+
+@lru_cache(maxsize=1024)  # one for each plan, say
+def _policy(meter: str, limit: int, period: Period) -> str:
+    quota = f'"{meter}";q={min(limit, MAX_INTEGER)}'
+    return quota if period.seconds is None else f"{quota};w={period.seconds}"
 
 
 def _x_ratelimit(usage: Usage, now: datetime) -> dict[str, str]:

@@ -7,17 +7,17 @@ from enum import StrEnum
 from functools import lru_cache
 from html import escape
 from itertools import dropwhile
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from dateutil.relativedelta import relativedelta
 from django.db.models import Min
 from django.utils.formats import date_format, get_format, number_format
 from django.utils.safestring import SafeString
-from django.utils.translation import get_language
+from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
 from usage_tracking import charts
-from usage_tracking.cards import number
+from usage_tracking.cards import number, numbers
 from usage_tracking.charts import ChartType, TimePoint, TimeRange
 from usage_tracking.conf import Meter, nearest, usage_settings
 from usage_tracking.exceptions import InvalidInput
@@ -29,15 +29,6 @@ from usage_tracking.plans import meter_named
 __all__ = ["HistoryChart", "chart_type_named", "history_charts", "time_range_named"]
 
 Choice = TypeVar("Choice", bound=StrEnum)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
-    """A text at an axis."""
-
-    at: float
-    text: str
-    minor: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +47,12 @@ class HistoryChart:
     """A `<g>` for each mark: its bar or dot, the column that a pointer hits, and its text."""
     rows: SafeString
     """The same as rows of a table: date, used, refused."""
-    values: Sequence[Label]
-    dates: Sequence[Label]
+    grid: SafeString
+    """A `<line>` for each value of the axis."""
+    values: SafeString
+    """A `<text>` for each of these."""
+    dates: SafeString
+    """A `<text>` for each date below the chart; minor ones may be left out where room is short."""
     line: str
     area: str
     is_empty: bool
@@ -104,7 +99,11 @@ def _chart(
     top = charts.top_of(values)
     dates = _dates(marks, bucket, whole=len(marks) == len(points))
     total, change = sum(values), charts.trend(values)
-    escaped = [escape(date) for date in dates]
+    texts = [
+        (escape(date), escape(used), "" if refused == "0" else escape(refused))
+        for date, used, refused in zip(dates, numbers(values), numbers(mark.refused for mark in marks), strict=True)
+    ]
+    ticks = charts.value_ticks(top)
     return HistoryChart(
         meter=meter,
         time_range=time_range,
@@ -121,23 +120,28 @@ def _chart(
         },
         trend=change,
         trend_text="" if change is None else _trend(change),
-        marks=_drawn(values, escaped, top, chart_type),
-        rows=_rows(marks, escaped),
-        values=[Label(at=tick.y, text=_short(tick.value, top)) for tick in charts.value_ticks(top)],
-        dates=[
-            Label(at=tick.x, text=_named(tick.moment, _axis_format(bucket)), minor=tick.minor)
-            for tick in charts.time_ticks(marks)
-        ],
-        line=charts.line(values, top=top),
-        area=charts.area(values, top=top),
+        marks=_drawn(values, texts, top, chart_type),
+        rows=_rows(texts),
+        grid=_joined(f'<line class="ut-grid" x2="100%" y1="{tick.y}" y2="{tick.y}"/>' for tick in ticks),
+        values=_joined(f'<text x="36" y="{tick.y}" dy="12">{escape(_short(tick.value, top))}</text>' for tick in ticks),
+        dates=_below(charts.time_ticks(marks), bucket),
+        line="" if chart_type == ChartType.BAR else charts.line(values, top=top),
+        area=charts.area(values, top=top) if chart_type == ChartType.AREA else "",
         is_empty=not total,
     )
 
 
-# Written here and not in a template, as loops over 90 marks would take a template longer than all the rest.
+# Written here and not in a template, which would take longer over a hundred marks and labels than all the rest. Texts
+# are escaped: date, used, refused of each mark.
+
+Texts = Sequence[tuple[str, str, str]]
 
 
-def _drawn(values: Sequence[int], dates: Sequence[str], top: int, chart_type: ChartType) -> SafeString:
+def _joined(markup: Iterable[str]) -> SafeString:
+    return SafeString("".join(markup))
+
+
+def _drawn(values: Sequence[int], texts: Texts, top: int, chart_type: ChartType) -> SafeString:
     width = 100 / len(values)
     shapes = (
         [
@@ -148,22 +152,25 @@ def _drawn(values: Sequence[int], dates: Sequence[str], top: int, chart_type: Ch
         else [f'<circle class="ut-dot" cx="{dot.x}%" cy="{dot.y}" r="4"/>' for dot in charts.dots(values, top=top)]
     )
     column = f'width="{width:.2f}%" height="{charts.HEIGHT}"'
-    return SafeString(
-        "".join(
-            f'<g class="ut-mark"><title>{date}: {escape(used)}</title>'
-            f'<rect class="ut-column" x="{index * width:.2f}%" {column}/>{shape}</g>'
-            for index, (date, used, shape) in enumerate(zip(dates, map(number, values), shapes, strict=True))
-        )
+    return _joined(
+        f'<g class="ut-mark"><title>{date}: {used}</title>'
+        f'<rect class="ut-column" x="{index * width:.2f}%" {column}/>{shape}</g>'
+        for index, ((date, used, _refused), shape) in enumerate(zip(texts, shapes, strict=True))
     )
 
 
-def _rows(marks: Sequence[TimePoint], dates: Sequence[str]) -> SafeString:
-    return SafeString(
-        "".join(
-            f'<tr><th scope="row">{date}</th><td>{escape(number(mark.used))}</td>'
-            f"<td>{escape(number(mark.refused)) if mark.refused else ''}</td></tr>"
-            for mark, date in zip(marks, dates, strict=True)
-        )
+def _rows(texts: Texts) -> SafeString:
+    return _joined(
+        f'<tr><th scope="row">{date}</th><td>{used}</td><td>{refused}</td></tr>' for date, used, refused in texts
+    )
+
+
+def _below(ticks: Sequence[charts.TimeTick], bucket: str) -> SafeString:
+    texts = _named([tick.moment for tick in ticks], _axis_format(bucket))
+    return _joined(
+        f'<text class="ut-date{" ut-minor" if tick.minor else ""}" x="{tick.x}%" y="{charts.HEIGHT}" dy="20">'
+        f"{escape(text)}</text>"
+        for tick, text in zip(ticks, texts, strict=True)
     )
 
 
@@ -184,15 +191,17 @@ def _dates(marks: Sequence[TimePoint], bucket: str, *, whole: bool) -> list[str]
     """Return what each mark is called: a day, a week by its first day, a month, or from when to when."""
     if not whole:
         month, last_day = get_format("YEAR_MONTH_FORMAT"), timedelta(days=1)
-        ends = [(_named(mark.start, month), _named(mark.end - last_day, month)) for mark in marks]
-        return [f"{first} \N{EN DASH} {last}" for first, last in ends]
+        firsts = _named([mark.start for mark in marks], month)
+        lasts = _named([mark.end - last_day for mark in marks], month)
+        return [f"{first} \N{EN DASH} {last}" for first, last in zip(firsts, lasts, strict=True)]
     form = get_format("YEAR_MONTH_FORMAT" if bucket == "month" else "DATE_FORMAT")
-    dates = [_named(mark.start, form) for mark in marks]
+    dates = _named([mark.start for mark in marks], form)
     return [_("Week of %(date)s") % {"date": date} for date in dates] if bucket == "week" else dates
 
 
-def _named(moment: datetime, form: str) -> str:
-    return _named_day(moment.date(), form, get_language())
+def _named(moments: Iterable[datetime], form: str) -> list[str]:
+    language = get_language()
+    return [_named_day(moment.date(), form, language) for moment in moments]
 
 
 @lru_cache(maxsize=4096)  # everybody's charts are about the same days
@@ -205,16 +214,20 @@ def _axis_format(bucket: str) -> str:
     return str(get_format("YEAR_MONTH_FORMAT" if bucket == "month" else "MONTH_DAY_FORMAT")).replace("F", "M")
 
 
+UNITS: Final = (
+    # From which top on, the unit, how it is written.
+    (10**12, 10**12, gettext_lazy("%(number)sT")),
+    (10**9, 10**9, gettext_lazy("%(number)sB")),
+    (10**6, 10**6, gettext_lazy("%(number)sM")),
+    (10**4, 10**3, gettext_lazy("%(number)sK")),
+)
+
+
 def _short(value: int, top: int) -> str:
     """Return a value of the axis, in the unit that suits its top."""
-    for least, unit, form in (
-        (10**12, 10**12, _("%(number)sT")),
-        (10**9, 10**9, _("%(number)sB")),
-        (10**6, 10**6, _("%(number)sM")),
-        (10**4, 10**3, _("%(number)sK")),
-    ):
+    for least, unit, form in UNITS:
         if value and top >= least:
-            return form % {"number": number_format(value // unit if value % unit == 0 else value / unit)}
+            return str(form % {"number": number_format(value // unit if value % unit == 0 else value / unit)})
     return number(value)
 
 

@@ -18,7 +18,7 @@ from django.db.models import F, Model, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from usage_tracking import events, refusals
+from usage_tracking import events, lending, refusals
 from usage_tracking.conf import LostLease, usage_settings
 from usage_tracking.databases import home_of, locking
 from usage_tracking.exceptions import InvalidAmount, InvalidInput, OrganizationGone
@@ -337,7 +337,10 @@ class Ledger:
             if amount > self.room:
                 row.refused += 1
                 # What is on lease may come back unspent: only what is used exceeds a limit.
-                self.refused |= row.used + amount > row.limit
+                if row.used + amount > row.limit:
+                    self.refused = True
+                else:
+                    row.called_back_at = timezone.now()
                 return None
         self._add(amount, field="amount")
         if row.pk is None:
@@ -421,6 +424,13 @@ class Ledger:
         )
 
     # -- leases -------------------------------------------------------------------------------------------------------
+
+    def share(self, wanted: int) -> int:
+        """Return how much of `wanted` may be lent now; 0 if that is nothing."""
+        row, options = self.row, usage_settings.LEASE
+        if lending.is_called_back(row.called_back_at, timezone.now(), options.settle_seconds):
+            return 0
+        return lending.share(wanted, self.room, on_lease=row.on_lease)
 
     def lend(self, amount: int, *, holder: str, expires_at: datetime) -> UsageLease:
         """Put `amount` of the open period's room on lease."""

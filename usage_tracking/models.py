@@ -17,10 +17,11 @@ from django.core.signals import setting_changed
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.formats import number_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from usage_tracking.conf import METER_NAME_LENGTH, nearest, suggestion, usage_settings
+from usage_tracking.conf import METER_NAME_LENGTH, label_of, nearest, suggestion, usage_settings
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.periods import Period, ResetMode, ResetPeriod, parse_anchor, parse_zone
 from usage_tracking.quotas import DEFAULT_METER, Enforcement, validate_limit
@@ -292,7 +293,13 @@ def _organization_key(related_name: str) -> Any:
         on_delete=models.DO_NOTHING,
         related_name=related_name,
         verbose_name=_("organization"),
+        # Each of these tables has an index that begins with it.
+        db_index=False,
     )
+
+
+def _minute(moment: "datetime") -> str:
+    return f"{moment:%Y-%m-%d %H:%M %Z}"
 
 
 class UsagePeriod(models.Model):
@@ -320,6 +327,12 @@ class UsagePeriod(models.Model):
         _("on lease"),
         default=0,
         help_text=_("What processes have borrowed and not settled yet: as good as used where there is a limit."),
+    )
+    called_back_at = models.DateTimeField(
+        _("called back at"),
+        null=True,
+        blank=True,
+        help_text=_("When somebody was last refused for want of what is on lease."),
     )
     # What governs the open period: derived from the organization, its plan and the settings.
     limit = models.BigIntegerField(_("limit"), null=True, blank=True, help_text=_("None = unlimited."))
@@ -368,7 +381,7 @@ class UsagePeriod(models.Model):
         ]
 
     def __str__(self) -> str:
-        return gettext("%(meter)s from %(start)s") % {"meter": self.meter, "start": f"{self.start:%Y-%m-%d %H:%M}"}
+        return gettext("%(meter)s from %(start)s") % {"meter": label_of(self.meter), "start": _minute(self.start)}
 
     @property
     def span(self) -> Period:
@@ -403,8 +416,9 @@ class UsageHistory(models.Model):
         ]
 
     def __str__(self) -> str:
-        start = f"{self.start:%Y-%m-%d %H:%M}"
-        return gettext("%(meter)s from %(start)s: %(used)s") % {"meter": self.meter, "start": start, "used": self.used}
+        text = gettext("%(meter)s from %(start)s: %(used)s")
+        used = number_format(self.used, force_grouping=True)
+        return text % {"meter": label_of(self.meter), "start": _minute(self.start), "used": used}
 
 
 class UsageLease(models.Model):
@@ -431,7 +445,10 @@ class UsageLease(models.Model):
     class Meta:
         verbose_name = _("usage lease")
         verbose_name_plural = _("usage leases")
-        indexes = [models.Index(fields=["lost_at", "expires_at"], name="usage_lease_expiry")]
+        indexes = [
+            models.Index(fields=["organization", "meter"], name="usage_lease_meter"),
+            models.Index(fields=["lost_at", "expires_at"], name="usage_lease_expiry"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.meter}: {self.holder}"
@@ -497,4 +514,4 @@ class UsageEvent(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()} ({self.meter})"
+        return f"{self.get_kind_display()} ({label_of(self.meter)})"

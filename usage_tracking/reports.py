@@ -12,7 +12,7 @@ from django.utils.translation import gettext
 
 from usage_tracking.conf import usage_settings
 from usage_tracking.exceptions import InvalidInput
-from usage_tracking.history import HistoryBucket, HistoryPoint, histories_of, spans_between
+from usage_tracking.history import HistoryBucket, HistoryPoint, boundaries_between, histories_of
 from usage_tracking.ledger import instant
 from usage_tracking.metering import usages_of
 from usage_tracking.models import UsagePeriod, UsageTrackedOrganization, check_plan, get_organization_model
@@ -116,7 +116,7 @@ def range_report(
     names = _checked(plan, meters)
     # What is wrong with the range is found before the first row.
     zone = usage_settings.TIME_ZONE
-    spans_between(*_bounds(since, until, zone), bucket or "day", zone)
+    boundaries_between(*_bounds(since, until, zone), bucket or "day", zone)
     organizations = _all() if organizations is None else organizations
 
     def rows(organizations: QuerySet[Any]) -> Iterator[RangeRow]:

@@ -14,7 +14,7 @@ from django.db import connections, router
 from usage_tracking.closings import Closings, close_alike, expired_periods
 from usage_tracking.counters import settled
 from usage_tracking.deadlocks import retried
-from usage_tracking.events import deferred_delivery, dispatch
+from usage_tracking.events import deferred_delivery, dispatch, newest_event
 from usage_tracking.exceptions import OrganizationGone
 from usage_tracking.leases import bury_lost_leases
 from usage_tracking.ledger import database_of, instant, key_of
@@ -95,9 +95,11 @@ def reset_expired(
     for close in (_close_together, _close_each):
         keys = _expired_organizations(now, using, narrowed)
         while page := list(islice(keys, BATCH if limit is None else min(BATCH, limit - affected))):
+            # Until its next vacuum PostgreSQL reads past all that has been delivered, which would be more each time.
+            before = newest_event(using)
             with deferred_delivery() as outboxes:
                 closings = close(page, now, using)
-            dispatch(outboxes)
+            dispatch(outboxes, after=before)
             closed += closings.closed
             affected += closings.organizations
             failed += closings.failed
@@ -109,7 +111,7 @@ def reset_expired(
             break
     bury_lost_leases(using)
     if not connections[using].in_atomic_block:
-        dispatch([using])  # what a crash has left in the outbox
+        dispatch([using])  # all of it: what a crash has left in the outbox
     return ResetReport(closed=closed, organizations_affected=affected, failed=failed, more=more)
 
 

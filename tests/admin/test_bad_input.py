@@ -1,5 +1,7 @@
 """What nobody should send: an error at the field, nothing changed, never a 500."""
 
+import re
+
 import pytest
 
 from tests.admin.forms import filled
@@ -69,7 +71,25 @@ def test_a_number_without_its_choice_is_not_lost_silently(operator, pages, organ
     """Who enters a number and leaves "inherit" is asked what was meant."""
     data = filled("limits", organization, **{"number-api": "5", "usage_step": "review"})
     response = operator.post(pages.operation(organization, "limits"), data)
-    assert list(response.context["form"].errors) == ["limit-api"]
+    errors = response.context["form"].errors
+    assert list(errors) == ["limit-api"]
+    assert errors["limit-api"][0].startswith("You have entered 5, but chosen “inherit (10)”. Choose “this number”")
+
+
+def test_what_is_required_is_marked(operator, pages, organization):
+    """As Django's own forms mark it, and for a screen reader."""
+    for name, required in (("limits", {"Reason"}), ("refund", {"Meter", "Amount", "Reason"})):
+        content = operator.get(pages.operation(organization, name)).content.decode()
+        assert set(re.findall(r'<label for="\w+" class="required">([^<]+)<', content)) == required
+        assert content.count('aria-required="true"') == len(required)
+
+
+def test_each_field_says_what_an_empty_one_means(operator, pages, organization):
+    """The anchor too, though it has no choices."""
+    organization.usage_anchor = "2026-02-03"
+    organization.save()
+    content = operator.get(pages.operation(organization, "limits")).content.decode()
+    assert "Empty: inherit (2001-01-01 00:00:00)." in content
 
 
 def test_a_form_without_a_change_is_told_so(operator, pages, organization):

@@ -31,8 +31,8 @@ def test_it_says_what_holds_and_who_says_so(operator, pages, organization):
         ("Reset period", "monthly", "the settings"),
         ("Feature: support", "e-mail", "its plan"),
     ]:
-        row = content.split(f">{name}</th>")[1].split("</tr>")[0]
-        assert f">{value}</td>" in row
+        row = content.split(f">{name}</bdi></th>")[1].split("</tr>")[0]
+        assert f"<td><bdi>{value}</bdi></td>" in row
         assert source in row
 
 

@@ -37,7 +37,7 @@ def test_one_organization(operator, pages, organization, name, changes, used, ki
     data = filled(name, organization, **changes)
     review = operator.post(url, {**data, "usage_step": "review"})
     [step] = review.context["steps"]
-    assert (step.before, step.after) == ("7", str(used))
+    assert [(told.text, told.is_number) for told in step.told] == [("7", True), (str(used), True)]
     assert (usage_of(organization).used, UsageEvent.objects.filter(kind=kind).count()) == (7, 0)
     done = operator.post(url, {**data, "usage_step": "confirm"})
     assert (done.status_code, done.url) == (302, pages.change(organization))

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import re
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from django.test import AsyncClient
@@ -11,9 +13,11 @@ from django.utils import timezone
 
 from tests.admin.conftest import ALL
 from tests.factories import OrganizationFactory
-from usage_tracking.metering import adjust, record
+from usage_tracking.entitlements import update_limits
+from usage_tracking.metering import adjust, record, refund
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
 from usage_tracking.resets import reset
+from usage_tracking.verification import verify_usage
 
 NAMES = ["period", "history", "event"]
 DAY = timedelta(days=1)
@@ -132,5 +136,86 @@ def test_closed_periods_are_found_and_shown_as_closed(operator, pages, organizat
         response = operator.get(f"{pages.records('period')}?state={state}")
         assert list(response.context["cl"].queryset) == [period]
     page = operator.get(reverse("admin:usage_tracking_usageperiod_change", args=[closed.pk])).content.decode()
-    assert "icon-no.svg" in page
-    assert "icon-unknown.svg" not in page
+    assert "closed (manual)" in page
+    assert "closed (manual)" in operator.get(pages.records("period")).content.decode()
+
+
+def detail(operator, record):
+    """The text of a record's own page, without its markup."""
+    url = reverse(f"admin:usage_tracking_{record._meta.model_name}_change", args=[record.pk])
+    return " ".join(unescape(re.sub("<[^>]*>", " ", operator.get(url).content.decode())).split())
+
+
+def test_records_speak_of_meters_and_numbers_as_people_do(operator, pages, organization):
+    """The meter's label and grouped digits, in the lists and on the pages; never `api` and `1234567`."""
+    adjust(organization, used=1_234_567)
+    record(organization, 1, now=timezone.now() + DAY)  # which closes the first bucket
+    for model, name in ((UsagePeriod, "period"), (UsageHistory, "history"), (UsageEvent, "event")):
+        page = detail(operator, model.objects.filter(meter="api").earliest("pk"))
+        assert "API requests" in page
+        assert "1,234,56" in page
+        assert "1234567" not in page
+        assert "API requests" in operator.get(pages.records(name)).content.decode()
+
+
+def test_an_event_tells_old_and_new_values_in_words(operator, organization):
+    """What was stored as JSON reads as sentences of label and value, an override that was dropped as inherited."""
+    record(organization, 7)
+    update_limits(organization, limits={"api": 2500}, features={"seats": 12}, reset_mode="scheduled")
+    update_limits(
+        organization, limits={"api": "inherit", "tokens": None}, features={"seats": 13, "export": True}, plan="pro"
+    )
+    page = detail(operator, UsageEvent.objects.filter(kind="limits_updated").latest("pk"))
+    for words in (
+        "Limit: API requests 2,500 → inherit",
+        "Limit: Tokens inherit → unlimited",
+        "Feature: seats 12 → 13",
+        "Feature: export inherit → yes",
+        "Usage plan inherit → pro",
+    ):
+        assert words in page
+    assert "{" not in page.partition("Details")[2]
+
+
+def repaired(organization):
+    """Have a closed period drift, and mended."""
+    reset(organization)
+    UsagePeriod.objects.filter(is_open=None).update(used=9)
+    assert [finding.repaired for finding in verify_usage(repair=True)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("happen", "words"),
+    [
+        (lambda one: adjust(one, used=1200), "Used 7 → 1,200"),
+        (lambda one: refund(one, 3), "Given back 3"),
+        (reset, "Used in the closed period 7 Used in the open period 0 Closed by manual"),
+        (repaired, "Used, recomputed from history 9 → 7 Used in the open period 0"),
+    ],
+)
+def test_an_event_tells_what_it_did_to_the_count(operator, organization, happen, words):
+    """What was used before and after, and what came back."""
+    update_limits(organization, limits={"api": None})
+    record(organization, 7)
+    happen(organization)
+    assert words in detail(operator, UsageEvent.objects.latest("pk"))
+
+
+def test_a_meter_that_the_settings_no_longer_have_is_named(operator, organization, configure):
+    """Old rows stay readable, by what the meter was called in the code."""
+    record(organization, 2, "tokens")
+    configure(METERS={"api": {"label": "API requests"}})
+    assert "tokens from" in detail(operator, UsagePeriod.objects.get())
+
+
+def test_events_that_wait_are_found(operator, pages, organization):
+    """What the outbox holds, and what has been sent."""
+    adjust(organization, used=5)
+    UsageEvent.objects.create(organization=organization, kind="reset", data={})
+    for state, kind in (("waiting", "reset"), ("delivered", "adjusted")):
+        found = operator.get(f"{pages.records('event')}?delivery={state}&kind__exact={kind}").context["cl"]
+        assert (
+            found.result_count
+            == operator.get(f"{pages.records('event')}?delivery={state}").context["cl"].result_count
+            == 1
+        )

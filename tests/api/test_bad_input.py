@@ -118,6 +118,7 @@ def test_a_body_that_is_no_json_is_a_bad_request(organization, manager, name, bo
     before = state(organization)
     answer = manager.send("patch" if name == "limits" else "post", url(name, organization), body)
     assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
+    assert answer.json()["errors"] == {"body": ["The body is not JSON."]}
     assert state(organization) == before
 
 
@@ -186,6 +187,15 @@ PARAMETERS = [
       for value in ("", "yesterday", "2026-02-30", "03/01/2026", "0001-01-01", "9999-12-31", "%00", "1772323200")),
     *(("history", f"until={value}", "until") for value in ("now", "2026-13-01", "2026-03-01T24:00", "1900-01-01")),
     ("history", "since=2026-03-02&until=2026-03-01", "since"),
+    ("history", "since=2026-03-02&until=2026-03-02", "since"),
+    ("history", "since=2026-03-02T01:00%2B01:00&until=2026-03-02T00:00Z", "since"),
+    ("history", "bucket=day&bucket=hour", "bucket"),
+    ("history", "last=5&last=5", "last"),
+    ("history", "meter=api&since=2026-03-01&since=2026-03-02", "since"),
+    ("organization-list", "meter=api&meter=tokens", "meter"),
+    ("organization-list", "plan=pro&plan=", "plan"),
+    ("organization-list", "page=1&page=2", "page"),
+    ("events", "page_size=5&page_size=6", "page_size"),
     ("history", "since=1950-01-01", "since"),
     *(("history", f"bucket={value}", "bucket") for value in ("", "hour", "year", "days", "%00")),
     *(("history", f"last={value}", "last") for value in ("", "0", "-1", "x", "1.5", "10001", "true", "9" * 40, "%00")),

@@ -14,6 +14,7 @@ from drf_spectacular.validation import validate_schema
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from usage_tracking.api.views import OrganizationViewSet
 from usage_tracking.decorators import usage_exempt
 
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -84,8 +85,19 @@ def test_every_operation_is_described():
     assert "ETag" in found["usage_limits"]["responses"]["200"]["headers"]
     assert "If-Match" in {parameter["name"] for parameter in found["usage_change_limits"]["parameters"]}
     assert found["usage_reset_expired"]["security"] == [{"usageAPIKey": []}]
-    assert found["usage_retrieve"]["responses"]["200"]["content"]["application/json"]["examples"]
+    for name, operation in found.items():
+        assert operation["responses"]["200"]["content"]["application/json"]["examples"], name
     assert found["usage_change_limits"]["requestBody"]["content"]["application/json"]["examples"]
+
+
+def test_every_parameter_is_described():
+    """What a query string may have is what the schema says: nothing that works is kept from who generates a client."""
+    described = {
+        name.removeprefix("usage_"): {parameter["name"] for parameter in operation.get("parameters", ())} - {"id"}
+        for name, operation in operations(schema_of()).items()
+    }
+    for action in ("list", "retrieve", "history", "events"):
+        assert described[action] == set(OrganizationViewSet(action=action).parameters), action
 
 
 def test_counted_operations_of_the_host_have_the_fields(configure):

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -38,35 +39,19 @@ FEATURES = (
     "</feature-access-card>"
 )
 CHART = "<usage-history-chart chart-type='bar' time-range-controls chart-type-controls></usage-history-chart>"
+LOOKS = {
+    "": {"viewport": WIDE},
+    "-dark": {"viewport": WIDE, "color_scheme": "dark"},
+    "-rtl": {"viewport": WIDE, "locale": "ar"},
+    "-phone": {"viewport": PHONE},
+}
 SHOTS = {
-    # name: path, part of the page (None: all), browser
-    "dashboard": ("/dashboard/?type=area", None, {"viewport": WIDE}),
-    "dashboard-dark": ("/dashboard/?type=area", None, {"viewport": WIDE, "color_scheme": "dark"}),
-    "dashboard-rtl": ("/dashboard/", None, {"viewport": WIDE, "locale": "ar"}),
-    "dashboard-phone": ("/dashboard/", None, {"viewport": PHONE}),
-    "usage-dashboard": ("/live/", "usage-dashboard", {"viewport": WIDE}),
-    "usage-dashboard-phone-dark": ("/live/", None, {"viewport": PHONE, "color_scheme": "dark"}),
-    "api-usage-card": (
-        f"/playground/?{urlencode({'body': CARDS_TOGETHER})}",
-        "#cards",
-        {"viewport": {"width": 380, "height": 700}},
-    ),
-    "api-usage-card-dark": (
-        f"/playground/?{urlencode({'body': CARDS_TOGETHER})}",
-        "#cards",
-        {"viewport": {"width": 380, "height": 700}, "color_scheme": "dark"},
-    ),
-    "feature-access-card": (
-        f"/playground/?{urlencode({'body': FEATURES})}",
-        "feature-access-card",
-        {"viewport": {"width": 420, "height": 500}},
-    ),
-    "usage-history-chart": (f"/playground/?{urlencode({'body': CHART})}", "usage-history-chart", {"viewport": WIDE}),
-    "usage-history-chart-rtl": (
-        f"/playground/?{urlencode({'body': CHART})}",
-        "usage-history-chart",
-        {"viewport": WIDE, "locale": "ar", "color_scheme": "dark"},
-    ),
+    # name: path, part of the page (None: all), as wide as that where there is room
+    "dashboard": ("/dashboard/?type=area", None, 1000),
+    "usage-dashboard": ("/live/", "usage-dashboard", 1000),
+    "api-usage-card": (f"/playground/?{urlencode({'body': CARDS_TOGETHER})}", "#cards", 380),
+    "feature-access-card": (f"/playground/?{urlencode({'body': FEATURES})}", "feature-access-card", 420),
+    "usage-history-chart": (f"/playground/?{urlencode({'body': CHART})}", "usage-history-chart", 1000),
 }
 
 
@@ -91,14 +76,15 @@ def take(site):
     """Take them as a member of Bolt Robotics sees them."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        for name, (path, part, options) in SHOTS.items():
-            context = browser.new_context(reduced_motion="reduce", **options)
+        for (name, (path, part, width)), (look, options) in product(SHOTS.items(), LOOKS.items()):
+            viewport = {**options["viewport"], "width": min(width, options["viewport"]["width"])}
+            context = browser.new_context(reduced_motion="reduce", **{**options, "viewport": viewport})
             session = site["users"]["bob"]["session"]
             context.add_cookies([{"name": "sessionid", "value": session, "url": site["url"]}])
             page = context.new_page()
             page.goto(site["url"] + path)
             page.wait_for_load_state("networkidle")
-            target = PICTURES / f"{name}.png"
+            target = PICTURES / f"{name}{look}.png"
             if part:
                 if part == "usage-history-chart":
                     page.locator("[role=slider]").hover()

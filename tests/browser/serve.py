@@ -35,8 +35,9 @@ ORGANIZATIONS = {
     "carol": ("Cobalt Labs", {"usage_plan": "enterprise"}),
     "zoe": ("Zero GmbH", {"usage_plan": "free", "usage_limits": {"api": 0, "tokens": 0}}),
     "dora": ("Delta Freight", {"usage_plan": "free"}),
+    "max": ("M" * 64, {"usage_limits": {"api": 2**53 - 1}, "usage_features": {"f" * 64: 2**53 - 1}}),
 }
-USED = {"ada": 79, "rita": 95, "olga": 10, "sam": 10, "eve": 175, "carol": 8_236, "dora": 50}
+USED = {"ada": 79, "rita": 95, "olga": 10, "sam": 10, "eve": 175, "carol": 8_236, "dora": 50, "max": 2**53 - 1}
 
 
 class QuietHandler(WSGIRequestHandler):

@@ -38,6 +38,7 @@ CARDS = [
     ({"used": 0, "limit": 0}, "excluded", "Not included 0 of 0 requests"),
     ({"used": 3, "limit": 0}, "exceeded", "100% 3 of 0 requests 3 over the limit"),
     ({"used": 5000, "limit": "unlimited"}, "unlimited", "Unlimited 5,000 requests"),
+    ({"used": 5000, "limit": "null"}, "unlimited", "Unlimited 5,000 requests"),
     ({"used": 5000}, "unlimited", "Unlimited 5,000 requests"),
     ({"used": 5, "limit": 10, "meter": "ai_tokens"}, "normal", "Ai tokens 50% 5 of 10"),
     ({"used": -5, "limit": 10}, None, "used cannot be -5."),
@@ -68,6 +69,17 @@ def test_properties_are_attributes_in_camel_case(visit):
     page.get_by_text("no end").wait_for()
     assert "12,345" in text_of(page)
     assert page.evaluate("document.querySelector('api-usage-card').warningThreshold") == 50
+
+
+def test_text_is_read_of_properties_too(visit):
+    """React sets `used="842"` as a property: it is what the attribute would be, and named when it cannot be used."""
+    page = visit().show(card(used=1, limit=10))
+    page.evaluate("""() => Object.assign(document.querySelector("api-usage-card"),
+        {used: "842", limit: "1000", warningThreshold: "50", strings: '{"warning": "careful"}'})""")
+    page.get_by_text("careful").wait_for()
+    assert "842 of 1,000" in text_of(page)
+    page.evaluate("() => { document.querySelector('api-usage-card').used = '1e3' }")
+    page.get_by_text("used cannot be 1e3.").wait_for()
 
 
 def test_numbers_are_those_of_the_pages_language(visit):
@@ -101,6 +113,43 @@ def test_upgrades_are_offered_to_those_who_care(visit):
     upgrade.wait_for(state="detached")
 
 
+def test_who_listens_to_a_dashboard_hears_of_its_cards(visit):
+    """They have a button then, and none before."""
+    page = visit("bob").show("<usage-dashboard meters='api'></usage-dashboard>")
+    page.locator("api-usage-card [part=badge]").wait_for()
+    assert page.locator("[part=upgrade]").count() == 0
+    page.evaluate("""() => document.querySelector("usage-dashboard")
+        .addEventListener("upgrade", ({detail}) => { window.heard = detail })""")
+    page.locator("[part=upgrade]").click()
+    assert page.evaluate("heard") == {"meter": "api", "used": 842, "limit": 1000}
+
+
+def test_a_dashboard_has_all_meters_unless_some_are_named(visit):
+    """Named in any order, between commas or spaces; an empty attribute names none."""
+    for named, count in [("", 2), (" tokens ", 1), ("tokens,api", 2)]:
+        page = visit("bob").show(f"<usage-dashboard meters='{named}'></usage-dashboard>")
+        page.locator("[role=slider]").nth(count - 1).wait_for()
+        assert page.locator("api-usage-card").count() == count
+
+
+def test_a_dashboard_exports_the_parts_of_its_children(visit):
+    """All that they are ever made of, so that a host can style them from outside."""
+    page = visit("bob").show("<usage-dashboard></usage-dashboard>")
+    page.evaluate("() => document.querySelector('usage-dashboard').addEventListener('upgrade', () => {})")
+    page.locator("[part=upgrade]").first.wait_for()
+    page.locator("[role=slider]").nth(1).wait_for()
+    children = page.evaluate("""() => {
+        const dashboard = document.querySelector("usage-dashboard").shadowRoot;
+        return [...dashboard.querySelectorAll("[exportparts]")].map((child) => [
+            child.getAttribute("exportparts"),
+            [...child.shadowRoot.querySelectorAll("[part]")].map(({part}) => part.value),
+        ]);
+    }""")
+    for exported, there in children:
+        assert {*" ".join(there).split()} <= {*exported.split(",")}
+        assert {"error", "retry", "skeleton", "line", "mark", "area", "empty", "upgrade"} <= {*exported.split(",")}
+
+
 def test_a_client_object_feeds_a_card(visit):
     """Whatever has the two methods."""
     page = visit().show(CARD)
@@ -119,6 +168,22 @@ def test_a_client_that_answers_nonsense_is_no_endless_skeleton(visit):
         page.evaluate(f"() => {{ document.querySelector('api-usage-card').client = {client} }}")
         page.get_by_text("Usage cannot be shown right now.").wait_for()
         page.locator("[aria-busy]").wait_for(state="detached")
+
+
+def test_a_client_that_never_answers_is_no_endless_skeleton(visit):
+    """After 15 seconds it is as good as no connection."""
+    window = visit()
+    window.page.clock.install()
+    page = window.show("<p></p>")
+    page.evaluate("""() => {
+        const card = document.createElement("api-usage-card");
+        card.client = {getUsage: () => new Promise(() => {})};
+        document.querySelector("p").append(card);
+    }""")
+    page.locator("[aria-busy]").wait_for()
+    page.clock.fast_forward(15_000)
+    page.get_by_text("There is no connection.").wait_for()
+    assert page.locator("[part=retry]").is_visible()
 
 
 def test_a_skeleton_until_the_answer_comes(visit):
@@ -222,6 +287,17 @@ def test_the_pointer_reads_the_chart(visit):
     assert not page.locator("[part=tooltip]").is_visible()
 
 
+def test_a_finger_reads_the_chart(visit):
+    """What was tapped is said until something else is."""
+    page = visit(has_touch=True).show(chart() + "<button>Elsewhere</button>")
+    box = page.get_by_role("slider").bounding_box()
+    page.touchscreen.tap(box["x"] + 2, box["y"] + 50)
+    assert page.locator("[part=tooltip]").inner_text() == "Mar 1, 2026: 10"
+    assert page.locator("[part=tooltip]").get_attribute("dir") == "auto"  # the plot's is ltr, whatever the language
+    page.get_by_role("button", name="Elsewhere").tap()
+    page.locator("[part=tooltip]").wait_for(state="hidden")
+
+
 def test_range_and_type_switch_live(visit):
     """Other points and another shape at once; the button keeps the focus, and an event says what was chosen."""
     page = visit("bob").show("<usage-history-chart time-range-controls chart-type-controls></usage-history-chart>")
@@ -255,6 +331,8 @@ ALL = (
     + card(used=0, limit=0)
     + card(used=7)
     + card(used="x")
+    + card(used=2**53 - 1, limit=2**53 - 1)
+    + card(used=2**53 - 1, limit=1, meter="a" * 64)
     + """<feature-access-card features='{"a": true, "b": false}'></feature-access-card>"""
     + chart("time-range-controls chart-type-controls time-range='30d'")
     + chart("chart-type='bar'")

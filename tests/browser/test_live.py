@@ -1,10 +1,12 @@
 """Elements and API together: usage moves, the network fails, people sign out."""
 
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 CARD = "<api-usage-card refresh-seconds='5'></api-usage-card>"
+NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 DASHBOARD = "<usage-dashboard refresh-seconds='5'></usage-dashboard>"
 
 
@@ -123,6 +125,73 @@ def test_elements_share_their_requests_and_ask_at_most_every_five_seconds(visit)
     # For the two histories the active organization is looked up: that it is the same may not be known yet.
     assert len([url for url in asked if url.endswith("/usage/current/")]) <= 3
     assert len([url for url in asked if "/history/" in url]) == 2
+
+
+def still(window):
+    """Open a page whose clock goes on when it is told to."""
+    window.page.clock.install(time=NOW)
+    page = window.show("<p></p>")
+    page.clock.pause_at(NOW + timedelta(hours=1))
+    return page
+
+
+COUNTED = """() => {
+    window.asked = 0;
+    const card = document.createElement("api-usage-card");
+    card.client = {getUsage: async () => ({plan: "pro", meters: {api: {used: ++asked, limit: 9, resets_at: null}}})};
+    document.querySelector("p").append(card);
+    window.card = card;
+}"""
+
+
+def test_it_refreshes_in_a_page_that_is_never_still(visit):
+    """A host that sets properties again and again, as React does, does not put the next refresh off."""
+    page = still(visit())
+    page.evaluate(COUNTED)
+    page.evaluate("() => { card.refreshSeconds = 1 }")
+    says(page, "1 of 9")
+    for _ in range(6):
+        page.evaluate("() => { card.strings = {} }")
+        page.clock.run_for(1_000)
+    assert page.evaluate("asked") == 2
+    says(page, "2 of 9")
+
+
+@pytest.mark.parametrize("event", ["usage-changed", "visibilitychange"])
+def test_what_changes_after_an_answer_is_asked_for_all_the_same(visit, event):
+    """The host says so, or the tab is shown again: they ask once more, but not within five seconds."""
+    page = still(visit())
+    page.evaluate(COUNTED)
+    says(page, "1 of 9")
+    for _ in range(3):
+        page.evaluate("(event) => document.dispatchEvent(new Event(event))", event)
+        page.clock.run_for(1_000)
+    assert page.evaluate("asked") == 1
+    page.clock.run_for(5_000)
+    says(page, "2 of 9")
+    page.clock.run_for(60_000)
+    assert page.evaluate("asked") == 2
+
+
+def test_an_error_names_what_is_wrong(visit):
+    """Of an answer that has `errors`, these are shown."""
+    page = visit("bob").show("<usage-history-chart meter='nope'></usage-history-chart>")
+    page.get_by_text("There is no meter “nope”.").wait_for()
+
+
+def test_another_cookie_is_not_the_token(visit, site):
+    """Whatever its name ends with."""
+    page = visit().show("<p></p>")
+    sent = page.evaluate("""async () => {
+        document.cookie = "site_csrftoken=theirs; path=/";
+        document.cookie = "csrftoken=ours; path=/";
+        const {createUsageClient} = await import(document.querySelector("script[type=module]").src);
+        let sent;
+        const fetch = async (_, options) => { sent = options.headers["X-CSRFToken"]; return Response.json({}) };
+        await createUsageClient({fetch}).resetUsage({organization: 1});
+        return sent;
+    }""")
+    assert sent == "ours"
 
 
 def test_the_client_of_the_page_changes_limits(visit, site):

@@ -58,10 +58,11 @@ def test_pages_are_accessible(visit, path, look):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.mark.parametrize("user", ["eve", "carol", "zoe", "dora"])
+@pytest.mark.parametrize("user", ["eve", "carol", "zoe", "dora", "max"])
 def test_pages_of_the_unusual_are_accessible(visit, user):
-    """Overage, unlimited, nothing allowed, nothing chosen."""
+    """Overage, unlimited, nothing allowed, nothing chosen, all that numbers and names can be; on a telephone."""
     for scheme in ("light", "dark"):
-        window = visit(user, color_scheme=scheme)
-        window.open("/dashboard/")
+        window = visit(user, color_scheme=scheme, viewport={"width": 320, "height": 700})
+        page = window.open("/dashboard/")
         window.check_accessibility()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -73,6 +73,8 @@ const classes = Object.values(TAGS).map((name) => {
   return `export class ${name} extends HTMLElement {\n${members.join("")}}\n`;
 });
 const map = Object.entries(TAGS).map(([tag, name]) => `        "${tag}": ${name};\n`);
+const properties = Object.entries(TAGS).map(([tag, name]) => `    "${tag}": Omit<${name}, keyof HTMLElement>;\n`);
+classes.push(`/** The properties of each element, beside those of every element. */\nexport interface UsageElements {\n${properties.join("")}}\n`);
 classes.push(`declare global {\n    interface HTMLElementTagNameMap {\n${map.join("")}    }\n}`);
 
 const own = files["/types.d.ts"].replace(/^import .*\n/m, "").replace(/^\/\/.*\n/, "");

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from django.utils import translation
 
-from usage_tracking.cards import Level, features_of, usage_cards
+from usage_tracking.cards import Level, features_of, number, numbers, usage_cards
 from usage_tracking.entitlements import update_limits
 from usage_tracking.exceptions import UnknownMeter
 from usage_tracking.metering import consume, record
@@ -121,6 +121,14 @@ def test_numbers_are_in_the_language_of_the_page(organization):
         assert card_of(organization).used == "1.000.000"
 
 
+@pytest.mark.parametrize("language", ["en", "de", "de-ch", "hi", "ar", "fr", "es", "ja", "sw"])
+def test_many_numbers_are_written_as_each_alone(language):
+    """Whether digits are grouped in threes, otherwise or not at all."""
+    values = [0, 7, 999, 1_000, 12_345, 1_234_567, 2**53 - 1]
+    with translation.override(language):
+        assert numbers(values) == [number(value) for value in values]
+
+
 def test_all_meters_are_one_query(organization, configure, django_assert_num_queries):
     """However many meters there are."""
     configure(METERS={f"meter{number}": {} for number in range(20)})
@@ -137,7 +145,7 @@ def test_an_unknown_meter_is_an_error(organization):
 def test_features_are_those_of_plan_and_overrides(organization, configure):
     """Labelled ones first; what only has a label is not included."""
     configure(PLANS={"pro": {"features": {"export": True, "seats": 2500, "beta": False, "support": "phone"}}})
-    update_limits(organization, plan="pro", features={"seats": 3000, "note": ""})
+    update_limits(organization, plan="pro", features={"seats": 3000, "note": "", "robots": 0})
     plan = features_of(organization, {"seats": "Seats", "sso": "Single sign-on"})
     assert plan.name == "pro"
     assert [(each.label, each.included, each.value) for each in plan.features] == [
@@ -147,4 +155,5 @@ def test_features_are_those_of_plan_and_overrides(organization, configure):
         ("beta", False, "Not included"),
         ("support", True, "phone"),
         ("note", False, "Not included"),
+        ("robots", False, "Not included"),
     ]

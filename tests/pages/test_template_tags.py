@@ -11,6 +11,7 @@ from django.test import RequestFactory
 from django.utils import translation
 
 from tests.factories import MembershipFactory, OrganizationFactory, UserFactory
+from usage_tracking.entitlements import update_limits
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.metering import consume, record
 from usage_tracking.models import UsagePeriod
@@ -112,6 +113,14 @@ def test_who_is_near_the_limit_may_upgrade(organization):
     assert "Upgrade" not in drawn(tag, organization, url=url)
     record(organization, 800)
     assert 'href="/upgrade/?a=1&amp;b=2">Upgrade</a>' in drawn(tag, organization, url=url)
+    update_limits(organization, limits={"api": None})
+    assert "Upgrade" not in drawn(tag, organization, url=url)
+
+
+def test_what_the_plan_lacks_may_be_upgraded_to(organization):
+    """A limit of 0 is used up from the start."""
+    update_limits(organization, limits={"api": 0})
+    assert "Upgrade" in drawn("{% usage_card organization upgrade_url='/upgrade/' %}", organization)
 
 
 def test_labels_of_features_come_from_the_template(organization, configure):

@@ -25,8 +25,10 @@ __all__ = [
     "MeterShown",
     "Term",
     "Trend",
+    "anchor_text",
     "choice_label",
     "feature_text",
+    "instant_text",
     "limit_text",
     "meters_shown",
     "number_text",
@@ -89,6 +91,7 @@ class Term:
     value: str
     source: str
     is_own: bool
+    is_number: bool = False
 
 
 def number_text(number: int) -> str:
@@ -104,6 +107,11 @@ def limit_text(limit: int | None) -> str:
 def instant_text(moment: datetime) -> str:
     """The instant, in the zone that it carries; a midnight by its date."""
     return date_format(moment, "DATE_FORMAT" if moment.time() == time() else "DATETIME_FORMAT")
+
+
+def anchor_text(anchor: datetime) -> str:
+    """The anchor as ISO 8601 has it, which is how it is entered."""
+    return anchor.isoformat(sep=" ")
 
 
 def meters_shown(organizations: Sequence[UsageTrackedOrganization], *, now: datetime) -> dict[Any, list[MeterShown]]:
@@ -236,14 +244,15 @@ def terms_shown(organization: UsageTrackedOrganization) -> list[Term]:
     explanations = {name: sources_of(organization, meter) for name, meter in meters.items()}
     common = explanations[DEFAULT_METER]
     terms = [_term(_("Plan"), common.plan.value, common.plan)]
-    for name, meter in meters.items():
-        limit = explanations[name].limit
-        terms.append(_term(_("Limit: %(meter)s") % {"meter": meter.label}, limit_text(limit.value), limit))
+    for meter in meters.values():
+        limit = explanations[meter.name].limit
+        name = _("Limit: %(meter)s") % {"meter": meter.label}
+        terms.append(_term(name, limit_text(limit.value), limit))
     terms += [
         _term(_("Enforcement"), choice_label("enforcement", common.enforcement.value), common.enforcement),
         _term(_("Reset mode"), choice_label("reset_mode", common.reset_mode.value), common.reset_mode),
         _term(_("Reset period"), choice_label("reset_period", common.reset_period.value), common.reset_period),
-        _term(_("Anchor"), common.anchor.value.isoformat(sep=" "), common.anchor),
+        _term(_("Anchor"), anchor_text(common.anchor.value), common.anchor),
         _term(_("Time zone"), common.time_zone.value.key, common.time_zone),
     ]
     for name, value in sorted(common.features.items()):
@@ -253,4 +262,14 @@ def terms_shown(organization: UsageTrackedOrganization) -> list[Term]:
 
 def _term(name: str, value: str, sourced: Sourced[Any]) -> Term:
     sources = {"override": _("this organization"), "plan": _("its plan"), "default": _("the settings")}
-    return Term(name=name, value=value, source=sources[sourced.source], is_own=sourced.source == "override")
+    return Term(
+        name=name,
+        value=value,
+        source=sources[sourced.source],
+        is_own=sourced.source == "override",
+        is_number=_is_number(sourced.value),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

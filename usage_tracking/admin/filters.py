@@ -16,7 +16,15 @@ from usage_tracking.conf import usage_settings
 from usage_tracking.models import get_organization_model
 from usage_tracking.periods import ResetMode
 
-__all__ = ["MeterFilter", "OpenFilter", "OrganizationFilter", "PlanFilter", "ResetModeFilter", "StateFilter"]
+__all__ = [
+    "DeliveryFilter",
+    "MeterFilter",
+    "OpenFilter",
+    "OrganizationFilter",
+    "PlanFilter",
+    "ResetModeFilter",
+    "StateFilter",
+]
 
 
 class ChoiceFilter(admin.SimpleListFilter):
@@ -48,6 +56,19 @@ class OpenFilter(ChoiceFilter):
 
     def narrowed(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:  # noqa: D102
         return queryset.filter(is_open=True if value == "open" else None)
+
+
+class DeliveryFilter(ChoiceFilter):
+    """Events that wait in the outbox, or those whose signal has been sent."""
+
+    title = _("delivery")
+    parameter_name = "delivery"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:  # noqa: ARG002, D102
+        return [("waiting", _("waiting")), ("delivered", _("delivered"))]
+
+    def narrowed(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:  # noqa: D102
+        return queryset.filter(delivered_at__isnull=value == "waiting")
 
 
 class StateFilter(ChoiceFilter):

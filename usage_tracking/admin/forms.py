@@ -12,9 +12,10 @@ from zoneinfo import available_timezones
 from django import forms
 from django.forms import BoundField
 from django.utils.text import capfirst
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from usage_tracking.admin.display import choice_label, feature_text, limit_text, usage_field
+from usage_tracking.admin.display import anchor_text, choice_label, feature_text, limit_text, usage_field
 from usage_tracking.conf import usage_settings
 from usage_tracking.entitlements import INHERIT, changes_of
 from usage_tracking.exceptions import InvalidInput
@@ -44,6 +45,7 @@ class Row:
     fields: Sequence[BoundField]
     hint: str = ""
     unit: str = ""
+    is_required: bool = False
 
     @property
     def errors(self) -> list[str]:
@@ -77,16 +79,14 @@ class OperationForm(forms.Form):
     def __init__(self, organizations: Sequence[UsageTrackedOrganization], data: Any = None) -> None:
         super().__init__(data)
         self.organizations = organizations
+        for field in self.fields.values():
+            if field.required and not isinstance(field.widget, forms.CheckboxSelectMultiple):  # any of them will do
+                field.widget.attrs["aria-required"] = "true"
 
     def sections(self) -> Iterator[Section]:
         """The visible fields, in order."""
         fields = [self[name] for name in self.fields if not self[name].is_hidden]
-        yield Section(
-            title="",
-            rows=[
-                Row(label=str(field.label), fields=[field], hint=str(field.field.help_text or "")) for field in fields
-            ],
-        )
+        yield Section(title="", rows=[_row(field) for field in fields])
 
     def posted(self) -> Iterator[tuple[str, str]]:
         """What was filled in, name by name, to be carried through the confirmation."""
@@ -94,6 +94,15 @@ class OperationForm(forms.Form):
             key = self.add_prefix(name)
             for value in self.data.getlist(key):
                 yield key, value
+
+
+def _row(field: BoundField) -> Row:
+    return Row(
+        label=str(field.label),
+        fields=[field],
+        hint=str(field.field.help_text or ""),
+        is_required=field.field.required,
+    )
 
 
 def _meter_choices() -> list[tuple[str, str]]:
@@ -203,10 +212,16 @@ class LimitsForm(OperationForm):
             label=capfirst(anchor.verbose_name),
             required=False,
             max_length=40,
-            help_text=anchor.help_text if self.one else _("Leave it empty to keep each organization's own."),
+            help_text=self._anchor_hint(anchor.help_text),
             validators=anchor.validators,
         )
         self.initial["anchor"] = "" if self.one is None else self.one.usage_anchor
+
+    def _anchor_hint(self, meaning: Any) -> str:
+        if self.inherited is None:
+            return gettext("Leave it empty to keep each organization's own.")
+        inherited = anchor_text(self.inherited[DEFAULT_METER].anchor.value)
+        return f"{meaning} " + gettext("Empty: inherit (%(value)s).") % {"value": inherited}
 
     def _inherit(self, value: str, text: Any) -> list[tuple[str, Any]]:
         """The first choices: what an organization has without a value of its own."""
@@ -299,7 +314,7 @@ class LimitsForm(OperationForm):
             if is_own and entered in (None, ""):
                 self.add_error(value, _("Enter what it shall be."))
             elif not is_own and value in self.changed_data and entered not in (None, ""):
-                self.add_error(choice, _("Choose the entered value, or leave it empty."))
+                self.add_error(choice, self._unused(choice, value))
         if self.errors:
             return
         if self.one is not None and self.cleaned_data["version"] != version_of(self.one):
@@ -318,6 +333,18 @@ class LimitsForm(OperationForm):
         except InvalidInput as error:
             # What the fields let pass the engine still refuses: a feature's name, say.
             self.add_error(error.field if error.field in self.fields else None, str(error))
+
+    def _unused(self, choice: str, value: str) -> str:
+        """What to say about a value beside which another choice stands."""
+        choices = dict(self.fields[choice].choices)  # type: ignore[attr-defined]
+        return gettext(
+            "You have entered %(value)s, but chosen “%(choice)s”. Choose “%(own)s” to use what you have entered, or "
+            "take it out."
+        ) % {
+            "value": self.data.get(self.add_prefix(value)),
+            "choice": choices[self.cleaned_data[choice]],
+            "own": choices[OWN],
+        }
 
     def _pairs(self) -> Iterator[tuple[str, str]]:
         for key in self.meters:
@@ -388,10 +415,7 @@ class LimitsForm(OperationForm):
         yield Section(title=_("Reason"), rows=self._rows("reason"))
 
     def _rows(self, *names: str) -> list[Row]:
-        return [
-            Row(label=str(self[name].label), fields=[self[name]], hint=str(self[name].field.help_text or ""))
-            for name in names
-        ]
+        return [_row(self[name]) for name in names]
 
 
 def _without_own(organization: UsageTrackedOrganization) -> dict[str, Explanation]:

@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from usage_tracking.admin.display import Term, number_text, terms_shown, usage_field
 from usage_tracking.admin.forms import AdjustForm, LimitsForm, OperationForm, RefundForm, ResetForm
-from usage_tracking.conf import usage_settings
+from usage_tracking.conf import label_of
 from usage_tracking.entitlements import changes_of, update_limits
 from usage_tracking.exceptions import UsageTrackingError
 from usage_tracking.metering import adjust, refund, usages_of
@@ -27,13 +27,27 @@ Organizations = Sequence[UsageTrackedOrganization]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A value, as people read it, and where it comes from, if that matters."""
+
+    text: str
+    source: str = ""
+    is_number: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One thing that will happen to an organization."""
 
     organization: UsageTrackedOrganization
     what: str
-    before: str
-    after: str
+    before: Told
+    after: Told
+
+    @property
+    def told(self) -> tuple[Told, Told]:
+        """Both, in the order of the table's columns."""
+        return self.before, self.after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +69,8 @@ class Operation(ABC):
     verb: ClassVar[Any]
     """What the button that does it says."""
     form: ClassVar[type[OperationForm]]
+    tells_sources: ClassVar[bool] = False
+    """Whether its steps say where each value comes from."""
 
     @abstractmethod
     def steps(self, organizations: Organizations, form: Any) -> Iterator[Step]:
@@ -164,6 +180,7 @@ class ChangeLimits(Operation):
     title = gettext_lazy("Change plan and limits")
     verb = gettext_lazy("Change")
     form = LimitsForm
+    tells_sources = True
 
     def steps(self, organizations: Organizations, form: Any) -> Iterator[Step]:
         for organization in organizations:
@@ -174,7 +191,7 @@ class ChangeLimits(Operation):
             for name in [*before, *(name for name in after if name not in before)]:
                 old, new = before.get(name), after.get(name)
                 if old != new:
-                    yield Step(organization=organization, what=name, before=_sourced(old), after=_sourced(new))
+                    yield Step(organization=organization, what=name, before=_told(old), after=_told(new))
 
     def perform(self, organization: UsageTrackedOrganization, form: Any, actor: Any) -> str:
         changes = update_limits(organization, **form.wanted(), actor=actor, reason=form.cleaned_data["reason"])
@@ -187,16 +204,12 @@ class ChangeLimits(Operation):
 OPERATIONS: Final = (ChangeLimits(), Reset(), Refund(), Adjust())
 
 
-def label_of(meter: str) -> str:
-    """What the settings call the meter."""
-    return str(usage_settings.METERS[meter].label)
-
-
 def _used(organization: UsageTrackedOrganization, meter: str, before: int, after: int) -> Step:
-    return Step(organization=organization, what=label_of(meter), before=number_text(before), after=number_text(after))
+    told, then = (Told(text=number_text(used), is_number=True) for used in (before, after))
+    return Step(organization=organization, what=label_of(meter), before=told, after=then)
 
 
-def _sourced(term: Term | None) -> str:
+def _told(term: Term | None) -> Told:
     if term is None:
-        return _("not set")
-    return _("%(value)s (%(source)s)") % {"value": term.value, "source": term.source}
+        return Told(text=_("not set"))
+    return Told(text=term.value, source=term.source, is_number=term.is_number)

@@ -42,6 +42,9 @@ class UsageAPIView(APIView):
     parameters: ClassVar[Collection[str]] = ()
     """The names that the query string may have."""
 
+    repeatable: ClassVar[Collection[str]] = ()
+    """Those of them that it may have more than once."""
+
     def get_authenticators(self) -> list[BaseAuthentication]:
         """Return the host's, as its settings name them now."""
         classes: Any = api_settings.DEFAULT_AUTHENTICATION_CLASSES
@@ -56,7 +59,7 @@ class UsageAPIView(APIView):
         return problem_handler
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Refuse parameters that would be ignored: a misspelt filter must not show everything."""
+        """Refuse parameters that would be ignored: a misspelt filter, or all but the last of two values."""
         # Before anything about the request is told, its renderer included: the anonymous learn that they are.
         self.perform_authentication(request)
         self.check_permissions(request)
@@ -68,6 +71,9 @@ class UsageAPIView(APIView):
             raise ValidationError(
                 {name: [_("There is no such parameter.") + suggestion(name, known)] for name in unknown}
             )
+        given = request.query_params.lists()
+        if twice := [name for name, values in given if len(values) > 1 and name not in self.repeatable]:
+            raise ValidationError({name: [_("May be given only once.")] for name in twice})
 
     def permission_denied(self, request: Request, message: Any = None, code: str | None = None) -> NoReturn:
         """Raise NotAuthenticated for the anonymous, however the host knows its callers, else PermissionDenied."""

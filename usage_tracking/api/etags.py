@@ -5,6 +5,8 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from django.utils.http import parse_etags
+from django.utils.translation import gettext_lazy as _
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.utils.encoders import JSONEncoder
 
@@ -24,12 +26,16 @@ def etag_of(organization: UsageTrackedOrganization) -> str:
 def precondition_of(request: Request) -> Callable[[UsageTrackedOrganization], None] | None:
     """Return what raises LimitsChanged for an organization whose limits are not those that If-Match names.
 
-    None without If-Match. A weak tag never matches, nor does what is no tag; `*` matches any state.
+    None without If-Match. A weak tag never matches; `*` matches any state. Raises ValidationError for a header
+    without any tag: its sender has forgotten the quotes, or has seen no state at all.
     """
     header = request.headers.get("If-Match")
     if header is None:
         return None
     tags = parse_etags(header)
+    if not tags:
+        message = _("Must be an entity tag in its quotes, as ETag has it, several separated by commas, or *.")
+        raise ValidationError({"If-Match": [message]})
 
     def check(organization: UsageTrackedOrganization) -> None:
         if tags != ["*"] and etag_of(organization) not in tags:

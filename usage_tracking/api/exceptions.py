@@ -6,7 +6,7 @@ from typing import Any
 from django.core.exceptions import RequestDataTooBig
 from django.http import Http404
 from django.utils.translation import gettext_lazy as _
-from rest_framework.exceptions import APIException, NotFound, ValidationError
+from rest_framework.exceptions import APIException, NotFound, ParseError, ValidationError
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler
@@ -64,6 +64,8 @@ def problem_handler(error: Exception, context: dict[str, Any]) -> Response | Non
         error = NotFound()  # whatever it says: nobody is told what might have been there
     elif isinstance(error, RequestDataTooBig):
         error = ContentTooLarge()
+    elif isinstance(error, ParseError):
+        error = ValidationError({BODY: [error.detail]})
     response: Response | None = exception_handler(error, context)
     if response is not None:
         response.data = _problem(error, response)

@@ -23,6 +23,7 @@ from rest_framework import serializers
 from usage_tracking import problems
 from usage_tracking.api.fields import LIMIT_SCHEMA
 from usage_tracking.api.history import HistoryQuery
+from usage_tracking.api.pagination import UsagePagination
 from usage_tracking.api.serializers import (
     EventSerializer,
     HistoriesSerializer,
@@ -85,7 +86,7 @@ INVALID: Final = {
     "type": problems.INVALID,
     "title": "Invalid values",
     "status": 400,
-    "detail": "Nothing was changed. See “errors” for what is wrong with each value.",
+    "detail": "See “errors” for what is wrong with each value.",
     "errors": {"limits.api": ["Must be a whole number from 0 to 9007199254740991, null for unlimited, or “inherit”."]},
 }
 NOT_FOUND: Final = {"type": problems.BLANK, "title": "Not found", "status": 404, "detail": "Not found."}
@@ -119,7 +120,12 @@ BODY_PROBLEMS: Final = (400, 401, 403, 404, 413, 415)
 
 # -- our endpoints -----------------------------------------------------------------------------------------------------
 
-USAGE: Final = OpenApiExample(
+
+def _answer(name: str, value: Any) -> OpenApiExample:
+    return OpenApiExample(name, value, response_only=True, status_codes=[200])
+
+
+USAGE: Final = _answer(
     "Usage",
     {
         "organization": 7,
@@ -141,12 +147,67 @@ USAGE: Final = OpenApiExample(
             }
         },
     },
-    response_only=True,
-    status_codes=[200],
 )
+POINT: Final = {"start": "2026-12-01T00:00:00+01:00", "end": "2026-12-02T00:00:00+01:00", "used": 31, "refused": 0}
+HISTORY: Final = _answer(
+    "One meter", {"meter": "api", "bucket": "day", "time_zone": "Europe/Berlin", "points": [POINT]}
+)
+HISTORIES: Final = _answer(
+    "Several meters", {"bucket": "day", "time_zone": "Europe/Berlin", "meters": {"api": [POINT], "tokens": [POINT]}}
+)
+EVENT: Final = _answer(
+    "A change of limits",
+    {
+        "id": 215,
+        "kind": "limits_updated",
+        "meter": "api",
+        "threshold": None,
+        "limit": 5000,
+        "actor": "ann",
+        "reason": "Contract of 1 December",
+        "data": {
+            "plan": "pro",
+            "used": 958,
+            "period_start": "2026-12-01T00:00:00Z",
+            "period_end": "2027-01-01T00:00:00Z",
+            "changes": {"limits": {"old": {}, "new": {"api": 5000}}},
+        },
+        "created_at": "2026-12-01T09:30:00Z",
+    },
+)
+LIMITS: Final = _answer(
+    "Limits",
+    {
+        "organization": 7,
+        "plan": "pro",
+        "limits": {"api": 5000},
+        "features": {},
+        "reset_mode": "",
+        "reset_period": "",
+        "anchor": "",
+        "time_zone": "",
+        "enforcement": "",
+        "explain": {
+            "plan": {"value": "pro", "source": "override"},
+            "limits": {"api": {"value": 5000, "source": "override"}},
+            "features": {"export": {"value": True, "source": "plan"}},
+            "reset_mode": {"value": "lazy", "source": "default"},
+            "reset_period": {"value": "monthly", "source": "default"},
+            "anchor": {"value": "2001-01-01T00:00:00", "source": "default"},
+            "time_zone": {"value": "UTC", "source": "default"},
+            "enforcement": {"value": "hard", "source": "default"},
+        },
+    },
+)
+CLOSED: Final = _answer("Done", {"closed": 12, "organizations": 9, "more": False})
 ETAG: Final = OpenApiParameter(
     "ETag", OpenApiTypes.STR, OpenApiParameter.HEADER, description=_("Names this state."), response=[200]
 )
+PAGES: Final = [
+    # spectacular tells a list by the name of its action.
+    OpenApiParameter(parameter["name"], parameter["schema"], description=parameter["description"])
+    for parameter in UsagePagination().get_schema_operation_parameters(view=None)
+]
 IF_MATCH: Final = OpenApiParameter(
     "If-Match",
     OpenApiTypes.STR,
@@ -172,7 +233,7 @@ def describe(name: str, responses: Mapping[Any, Any], **details: Any) -> Callabl
     return decorate
 
 
-list_usage = describe("list", {200: UsageSerializer(many=True), **_problems(400, 401, 404)})
+list_usage = describe("list", {200: UsageSerializer(many=True), **_problems(400, 401, 404)}, examples=[USAGE])
 usage = describe("retrieve", {200: UsageSerializer, **_problems(400, 401, 404)}, examples=[USAGE])
 history = describe(
     "history",
@@ -185,24 +246,33 @@ history = describe(
         **_problems(400, 401, 404),
     },
     parameters=[HistoryQuery],
+    examples=[HISTORY, HISTORIES],
 )
-events = describe("events", {200: EventSerializer(many=True), **_problems(400, 401, 403, 404)}, filters=False)
+events = describe(
+    "events",
+    {200: EventSerializer(many=True), **_problems(400, 401, 403, 404)},
+    parameters=PAGES,
+    examples=[EVENT],
+)
 reset = describe(
     "reset", {200: UsageSerializer, **_problems(*BODY_PROBLEMS)}, request=ResetSerializer, examples=[USAGE]
 )
-limits = describe("limits", {200: LimitsSerializer, **_problems(400, 401, 403, 404)}, parameters=[ETAG])
+limits = describe(
+    "limits", {200: LimitsSerializer, **_problems(400, 401, 403, 404)}, parameters=[ETAG], examples=[LIMITS]
+)
 change_limits = describe(
     "change_limits",
     {200: LimitsSerializer, **_problems(*BODY_PROBLEMS, 412)},
     parameters=[ETAG, IF_MATCH],
     request=LimitsChangeSerializer,
-    examples=[CHANGE],
+    examples=[CHANGE, LIMITS],
 )
 current = describe("current", {200: UsageSerializer, **_problems(400, 401, 503)}, examples=[USAGE])
 reset_expired = describe(
     "reset_expired",
     {200: ResetExpiredSerializer, **_problems(400, 401, 413, 415)},
     request=None,
+    examples=[CLOSED],
 )
 
 

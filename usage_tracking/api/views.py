@@ -66,6 +66,11 @@ class OrganizationViewSet(UsageAPIView, GenericViewSet[Any]):
             "events": PAGE,
         }.get(self.action, ())
 
+    @property
+    def repeatable(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of them that it may have more than once."""
+        return ("meter",) if self.action == "history" else ()
+
     def get_queryset(self) -> QuerySet[Any]:
         """Return what exists for the caller; who belongs to one twice sees it once."""
         if getattr(self, "swagger_fake_view", False):  # the schema has no caller
@@ -105,7 +110,7 @@ class OrganizationViewSet(UsageAPIView, GenericViewSet[Any]):
         return Response(history_answer(organization, HistoryQuery.of(request), timezone.now()))
 
     @schema.events
-    @action(detail=True, permission_classes=[IsManager])
+    @action(detail=True, permission_classes=[IsManager], filter_backends=())
     def events(self, request: Request, id: str) -> Response:  # noqa: A002, ARG002 - as the URL calls it
         """List what happened: announcements, resets and changes, the newest first."""
         organization = self.get_object()

@@ -6,7 +6,13 @@ that needs a broken one is silent, and `check_settings` names it. docs/reference
 
 from django.core.checks import Tags, register
 
-from usage_tracking.checks.databases import check_charge_database, check_connections, check_sqlite
+from usage_tracking.checks.databases import (
+    check_charge_database,
+    check_connections,
+    check_counter,
+    check_leasing,
+    check_sqlite,
+)
 from usage_tracking.checks.organization import (
     check_organization,
     check_organization_migrated,
@@ -17,6 +23,7 @@ from usage_tracking.checks.settings import (
     check_api_keys,
     check_asked_plans,
     check_celery,
+    check_lease,
     check_settings,
     check_time_zones,
 )
@@ -33,6 +40,7 @@ def register_checks() -> None:
         check_time_zones,
         check_celery,
         check_api_keys,
+        check_lease,
         check_organization,
         check_middleware,
         check_paths,
@@ -43,7 +51,9 @@ def register_checks() -> None:
         register(check, TAG)
     # A development server may open as many connections as it likes.
     register(check_connections, TAG, deploy=True)
+    register(check_counter, TAG, deploy=True)
     # Without our own tag: `check --tag usage_tracking` would ask every database.
     register(check_asked_plans, Tags.database)
+    register(check_leasing, Tags.database)
     register(check_organization_migrated, Tags.database)
     register(check_organization_unchanged, Tags.database)

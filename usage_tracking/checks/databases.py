@@ -1,14 +1,14 @@
-"""The connections that usage is counted on. They are looked at, not opened."""
+"""The connections that usage is counted on. Without `--database` they are looked at, not opened."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name for it
+from django.core.checks import CheckMessage, Error, Info, Warning  # noqa: A004 - Django's name for it
 from django.db import connections, router
 
 from usage_tracking.checks.settings import unless_settings_are_broken
 from usage_tracking.checks.urls import views
-from usage_tracking.conf import usage_settings
+from usage_tracking.conf import given, usage_settings
 from usage_tracking.models import UsagePeriod
 
 # By its name: only `api` knows the REST framework.
@@ -23,7 +23,9 @@ def check_charge_database(**_: Any) -> Iterator[CheckMessage]:
         return  # one writer at a time: a charge always joins
     ours = connections[home].settings_dict
     if alias is None:
-        if ours["ATOMIC_REQUESTS"] and any(_has_throttle(pattern.callback) for pattern in views()):
+        # What is leased keeps out of the view's transaction by itself.
+        joins = ours["ATOMIC_REQUESTS"] and usage_settings.METERS.keys() - usage_settings.leased_meters
+        if joins and _is_throttled():
             yield Warning(
                 f"ATOMIC_REQUESTS is True on {home!r}, so UsageThrottle charges in the view's transaction: "
                 "an organization's requests wait for each other's views, and a failing view takes its charge along.",
@@ -47,6 +49,10 @@ def check_charge_database(**_: Any) -> Iterator[CheckMessage]:
             hint=f"Set ATOMIC_REQUESTS to False in DATABASES[{alias!r}].",
             id="usage_tracking.E013",
         )
+
+
+def _is_throttled() -> bool:
+    return any(_has_throttle(pattern.callback) for pattern in views())
 
 
 def _has_throttle(view: Any) -> bool:
@@ -87,3 +93,47 @@ def check_connections(**_: Any) -> Iterator[CheckMessage]:
                 ),
                 id="usage_tracking.W008",
             )
+
+
+@unless_settings_are_broken
+def check_counter(**_: Any) -> Iterator[CheckMessage]:
+    """Leases are known where they fit, and not relied on where they do not."""
+    home, leased = connections[router.db_for_write(UsagePeriod)], usage_settings.leased_meters
+    if home.vendor == "sqlite":
+        if leased and home.settings_dict["ATOMIC_REQUESTS"] and _is_throttled():
+            yield Warning(
+                f"UsageThrottle counts {', '.join(map(repr, sorted(leased)))} in the view's transaction, and borrows "
+                f"nothing: ATOMIC_REQUESTS is True on {home.alias!r}, and beside it nobody writes to SQLite.",
+                hint="Set ATOMIC_REQUESTS to False, or use PostgreSQL or MariaDB.",
+                id="usage_tracking.W012",
+            )
+    # Whoever has named a counter has decided.
+    elif (
+        usage_settings.ENABLED
+        and "COUNTER" not in given()
+        and all(meter.counter is None for meter in usage_settings.METERS.values())
+    ):
+        yield Info(
+            f"Each counted request is a statement and a commit on {home.alias!r}; the leased counter admits those of "
+            "busy organizations from memory.",
+            hint=(
+                "Set COUNTER to 'leased' if single organizations send a process more than eight requests per second, "
+                "else to 'exact'."
+            ),
+            id="usage_tracking.I001",
+        )
+
+
+@unless_settings_are_broken
+def check_leasing(*, databases: Sequence[str] | None = None, **_: Any) -> Iterator[CheckMessage]:
+    """The database can settle many leases at once."""
+    home: Any = connections[router.db_for_write(UsagePeriod)]
+    if home.alias not in (databases or ()) or home.vendor != "mysql" or not usage_settings.leased_meters:
+        return
+    if home.mysql_is_mariadb and home.mysql_version < (10, 6):
+        version = ".".join(map(str, home.mysql_version))
+        yield Error(
+            f"Leases cannot be settled in {home.alias!r}: MariaDB {version} lacks JSON_TABLE.",
+            hint="Use MariaDB 10.6 or later, or set COUNTER to 'exact'.",
+            id="usage_tracking.E017",
+        )

@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from django.db import Error, connections
+from django.db import Error, OperationalError, connections
 from django.utils import timezone
 
 from usage_tracking import lending, refusals
@@ -31,8 +31,8 @@ from usage_tracking.counters.base import Counter
 from usage_tracking.counters.exact import ExactCounter, count_between_rails
 from usage_tracking.counters.settlement import Offer, Settled, write
 from usage_tracking.counters.settler import Settler
-from usage_tracking.databases import apart, home_of, in_test_case
-from usage_tracking.deadlocks import retried
+from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, in_test_case
+from usage_tracking.deadlocks import in_transaction, retried
 from usage_tracking.events import deferred_delivery, dispatch, dispatch_after_commit
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
 from usage_tracking.ledger import Ledger, SpentLease, locked
@@ -53,8 +53,8 @@ class _Lease:
     """What this process has on lease of one open bucket."""
 
     __slots__ = (
-        "bucket_start", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "kept", "limit",
-        "marked", "period", "period_id", "pk", "settled", "spent", "used",
+        "bucket_start", "charge", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "kept",
+        "limit", "marked", "period", "period_id", "pk", "settled", "spent", "used",
     )  # fmt: skip
 
     def __init__(self, lease: UsageLease, row: UsagePeriod, *, deadline: float, now: datetime) -> None:
@@ -65,6 +65,7 @@ class _Lease:
         self.enforcement, self.expired = Enforcement(row.enforcement), row.has_ended(now)
         self.bucket_start, self.ends_at = row.bucket_start, row.checkpoint_at
         self.used = row.used
+        self.charge: Charge | None = None
         self.deadline = deadline
         # Whether a transaction is just writing what was spent: what comes back meanwhile goes where that goes.
         self.in_flight = False
@@ -97,6 +98,10 @@ class _Account:
                 return None
             lease.spent += amount
             used = lease.used + lease.spent - lease.settled
+            # What one request takes, most others take.
+            charge = lease.charge
+            if charge is None or charge.amount != amount:
+                charge = lease.charge = self._charge(lease, amount)
         return Decision(
             allowed=True,
             amount=amount,
@@ -108,14 +113,17 @@ class _Account:
                 enforcement=lease.enforcement,
                 expired=lease.expired,
             ),
-            charge=Charge(
-                database=self.using,
-                organization_id=self.organization_id,
-                meter=self.meter,
-                amount=amount,
-                period_id=lease.period_id,
-                bucket_start=lease.bucket_start,
-            ),
+            charge=charge,
+        )
+
+    def _charge(self, lease: _Lease, amount: int) -> Charge:
+        return Charge(
+            database=self.using,
+            organization_id=self.organization_id,
+            meter=self.meter,
+            amount=amount,
+            period_id=lease.period_id,
+            bucket_start=lease.bucket_start,
         )
 
     def hand_in(self) -> SpentLease | None:
@@ -258,7 +266,7 @@ class LeasedCounter(Counter):
         """Count between the rails while there is nothing to settle or to borrow, else in the slow path."""
         borrows = account.demand >= lending.BUSY and monotonic() >= account.rests_until and not self._stopping
         if account.lease is None and not borrows:
-            decision = count_between_rails(account.organization_id, amount, account.meter, now=now, using=using)
+            decision = _count(account.organization_id, amount, account.meter, now=now, using=using)
             if decision is not None:
                 return decision
         charge, usage, checkpoint_at = self._visit(
@@ -285,7 +293,7 @@ class LeasedCounter(Counter):
         lent = None
         with _locked([account], account.organization_id, account.meter, now=now, using=using) as [ledger]:
             answer = act(ledger)
-            if borrows and (size := lending.share(lending.kept(account.demand), ledger.room)):
+            if borrows and (size := ledger.share(lending.kept(account.demand))):
                 lent = ledger.lend(size, holder=self._holder, expires_at=expires_at)
         if lent is not None:
             account.lease = _Lease(lent, ledger.row, deadline=deadline, now=ledger.now)
@@ -304,7 +312,8 @@ class LeasedCounter(Counter):
             refusals.forget(key)
             return charge.amount
         using = charge.database
-        with deferred_delivery() as outboxes, account.turn:  # what was being settled is in the database by then
+        # What was being settled is in the database once the turn is ours.
+        with deferred_delivery() as outboxes, _turn_of(account):
             if account.take_back(charge):
                 given = charge.amount
             elif account.lease is None:
@@ -371,22 +380,25 @@ class LeasedCounter(Counter):
         _tell(outboxes)
 
     def _settle_all(self, now: datetime, *, closing: bool) -> None:
-        due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
-        for key, account in list(self._accounts.items()):
-            if not account.turn.acquire(blocking=closing):
-                continue  # its own visit settles it
-            offer = account.offer(now, closing=closing)
-            if offer is not None:
-                due[account.using].append((account, offer))
-                continue
-            if not account.asked_before:
-                del self._accounts[key]
-            account.turn.release()
         errors = []
-        for using, offers in due.items():
-            for start in range(0, len(offers), BATCH):
+        known = list(self._accounts.items())
+        if closing:  # who waits for turns does so in the order in which `settled` does
+            known.sort(key=_meter_of)
+        for start in range(0, len(known), BATCH):
+            due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
+            for key, account in known[start : start + BATCH]:
+                if not account.turn.acquire(timeout=LOCK_WAIT_SECONDS if closing else 0):
+                    continue  # its own visit settles it
+                offer = account.offer(now, closing=closing)
+                if offer is not None:
+                    due[account.using].append((account, offer))
+                    continue
+                if not account.asked_before:
+                    del self._accounts[key]
+                account.turn.release()
+            for using, offers in due.items():
                 try:
-                    self._settle_together(offers[start : start + BATCH], now, using, closing=closing)
+                    self._settle_together(offers, now, using, closing=closing)
                 except Exception as error:  # noqa: BLE001 - raised once the others have had their turn
                     errors.append(error)
         if errors:
@@ -396,17 +408,24 @@ class LeasedCounter(Counter):
         self, offers: list[tuple[_Account, Offer]], now: datetime, using: str, *, closing: bool
     ) -> None:
         """Settle some leases in one transaction, and in the slow path those with more to do; gives back the turns."""
+        due, left = offers, []
         try:
             options = usage_settings.LEASE
             deadline = monotonic() + options.expire_seconds / 2
             expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
-            settled = write([offer for _, offer in offers], expires_at=expires_at, using=using)
-            left = []
-            for account, offer in offers:
-                if (result := settled.get(offer.pk)) is not None:
-                    account.renew(offer, result, deadline)
-                elif closing or offer.pk not in settled:  # there is no next time: whoever has locked it is waited for
-                    left.append(account)
+            while due:
+                settled = write([offer for _, offer in due], expires_at=expires_at, using=using)
+                called_back = []
+                for account, offer in due:
+                    if (result := settled.get(offer.pk)) is not None:
+                        account.renew(offer, result, deadline)
+                        if result.is_called_back and (rest := account.offer(now, closing=True)) is not None:
+                            called_back.append((account, rest))
+                    elif (
+                        closing or offer.pk not in settled
+                    ):  # there is no next time: whoever has locked it is waited for
+                        left.append(account)
+                due = called_back
             for account in left:
                 self._settle_alone(account, now, using, closing=closing)
         finally:
@@ -435,8 +454,15 @@ class LeasedCounter(Counter):
     def stop(self) -> None:
         """Return everything and borrow no more: this process is about to end."""
         self._stopping = True
-        if not self.is_idle:
-            self.settle_all(timezone.now(), closing=True)
+        self.settle_all(timezone.now(), closing=True)
+
+    def end(self) -> None:
+        """Do the same, but log what goes wrong, and wait for no database for longer than ten seconds."""
+        self._settler.stop()
+
+    def guard(self) -> None:
+        """Let no SIGTERM end the process before everything is returned; called on its main thread, to be of use."""
+        self._settler.guard()
 
     def forget(self) -> None:
         """Own nothing, and tell nobody: for tests that wipe the database."""
@@ -455,6 +481,21 @@ class LeasedCounter(Counter):
                 if self._accounts.get(key) is account:
                     yield account
                     return
+
+
+@contextmanager
+def _turn_of(account: _Account) -> Iterator[None]:
+    """Have the turn of an account. Raises OperationalError if a caller in a transaction would wait for it too long.
+
+    Whoever has the turn may wait for a row that the caller's transaction holds, and no database sees that deadlock.
+    """
+    if not account.turn.acquire(timeout=LOCK_WAIT_SECONDS if in_transaction() else -1):
+        message = f"Usage of organization {account.organization_id} is being settled for too long."
+        raise OperationalError(message)
+    try:
+        yield
+    finally:
+        account.turn.release()
 
 
 @contextmanager
@@ -477,6 +518,14 @@ def _locked(accounts: Iterable[_Account], key: object, *meters: str, **options: 
             account.lease = None
         else:
             account.resume(known=True)
+
+
+def _meter_of(item: tuple[tuple[str, object, str], _Account]) -> str:
+    return item[1].meter
+
+
+# One statement is a transaction of its own; the slow path begins again by itself.
+_count = retried(count_between_rails)
 
 
 def _only_settle(_: Ledger) -> None:

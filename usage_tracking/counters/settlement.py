@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from django.db import transaction
 from django.db.models import F
+from django.utils import timezone
 
 from usage_tracking import lending
 from usage_tracking.conf import usage_settings
@@ -46,6 +47,8 @@ class Settled:
     """None if the lease has ended."""
     used: int
     limit: int | None
+    is_called_back: bool
+    """Whether what is left had better be returned at once: somebody was refused for want of it."""
 
 
 class _Row(NamedTuple):
@@ -58,6 +61,7 @@ class _Row(NamedTuple):
     limit: int | None
     enforcement: str
     checkpoint_used: int
+    called_back_at: datetime | None
 
 
 @retried
@@ -74,11 +78,12 @@ def write(offers: Sequence[Offer], *, expires_at: datetime, using: str) -> dict[
         periods: dict[int, list[int]] = {}
         leases: dict[int, list[int]] = {}
         ended: list[int] = []
+        real = timezone.now()
         for offer in offers:
             row, lease = rows.get(offer.period_id), stored.get(offer.pk)
             if lease is not None and row is None:
                 results[offer.pk] = None
-            elif lease is not None and row is not None and (plan := _plan(offer, row, *lease)):
+            elif lease is not None and row is not None and (plan := _plan(offer, row, lease, real)):
                 settled, periods[row.pk] = plan
                 results[offer.pk] = settled
                 if settled.granted is None:
@@ -92,8 +97,9 @@ def write(offers: Sequence[Offer], *, expires_at: datetime, using: str) -> dict[
     return results
 
 
-def _plan(offer: Offer, row: _Row, granted: int, settled: int) -> tuple[Settled, list[int]] | None:
+def _plan(offer: Offer, row: _Row, lease: tuple[int, int], real: datetime) -> tuple[Settled, list[int]] | None:
     """Return what becomes of a lease and its period's numbers; None if that is not all there is to do."""
+    granted, settled = lease
     used = row.used + offer.spent - settled
     thresholds = usage_settings.THRESHOLDS
     if (
@@ -104,11 +110,18 @@ def _plan(offer: Offer, row: _Row, granted: int, settled: int) -> tuple[Settled,
         return None
     enforcement = Enforcement(row.enforcement)
     on_lease = row.on_lease - (granted - settled) + (offer.granted - offer.spent)
-    more = lending.share(offer.wanted, ceiling_of(row.limit, enforcement) - used - on_lease)
+    called_back = lending.is_called_back(row.called_back_at, real, usage_settings.LEASE.settle_seconds)
+    free = ceiling_of(row.limit, enforcement) - used - on_lease
+    more = 0 if called_back else lending.share(offer.wanted, free, on_lease=on_lease)
     on_lease += more
     total = offer.granted + more
     checkpoint = next_checkpoint(used, row.limit, enforcement, thresholds, on_lease=on_lease)
-    answer = Settled(granted=total if total > offer.spent else None, used=used, limit=row.limit)
+    answer = Settled(
+        granted=total if total > offer.spent else None,
+        used=used,
+        limit=row.limit,
+        is_called_back=called_back and total > offer.spent,
+    )
     return answer, [used, on_lease, checkpoint]
 
 

@@ -1,22 +1,19 @@
 // Generated from the OpenAPI schema and usage-tracking.js; see CONTRIBUTING.md. Do not edit.
 
 /**
- * A client of the HTTP API. Its methods reject with a UsageError, or with the reason of an aborted `signal`.
+ * Its methods reject with a UsageError, or with the reason of an aborted `signal`.
  */
 export function createUsageClient({ baseUrl, fetch, csrf }?: ClientOptions): {
-    /** What an organization has used. */
     getUsage(options?: Options): Promise<Usage>;
-    /** The same over time, oldest first. */
+    /** Oldest first. */
     getUsageHistory({ organization, signal, ...asked }?: HistoryOptions): Promise<History>;
     /** End the open period now. */
     resetUsage({ organization, signal, ...body }?: ResetOptions): Promise<Usage>;
-    /** Limits, and where they come from. */
     getLimits(options?: Options): Promise<Limits>;
-    /** Change limits, plan or calendar. */
     updateLimits({ organization, signal, ifMatch, ...body }: LimitsOptions): Promise<Limits>;
 };
 /**
- * Stores of what the last `fetchUsage()` and `fetchUsageHistory()` have found; these never reject, see `$error`.
+ * `fetchUsage()` and `fetchUsageHistory()` never reject, see `$error`.
  */
 export function createUsageStores(client?: UsageClient): {
     $usage: Store<Usage | null>;
@@ -26,7 +23,7 @@ export function createUsageStores(client?: UsageClient): {
     fetchUsage: (options?: Options) => Promise<Usage | undefined>;
     fetchUsageHistory: (options?: HistoryOptions) => Promise<History | undefined>;
 };
-/** What the API answered instead; `status` is 0 when it did not answer. */
+/** `status` is 0 when the API did not answer. */
 export class UsageError extends Error {
     constructor(status: number, problem?: Problem, cause?: unknown);
     status: number;
@@ -59,7 +56,7 @@ export const $loading: Store<boolean>;
 export const $error: Store<UsageError | null>;
 export const fetchUsage: (options?: Options) => Promise<Usage | undefined>;
 export const fetchUsageHistory: (options?: HistoryOptions) => Promise<History | undefined>;
-/** What all elements say. `meter:NAME` and `unit:NAME` name a meter. */
+/** `meter:NAME` and `unit:NAME` name a meter. */
 export const defaultStrings: Record<string, string>;
 export type UsageClient = ReturnType<typeof createUsageClient>;
 
@@ -107,6 +104,14 @@ export class UsageDashboard extends HTMLElement {
     strings?: Record<string, string>;
     layout?: "stack" | "grid";
     meters?: string | number;
+}
+
+/** The properties of each element, beside those of every element. */
+export interface UsageElements {
+    "api-usage-card": Omit<ApiUsageCard, keyof HTMLElement>;
+    "feature-access-card": Omit<FeatureAccessCard, keyof HTMLElement>;
+    "usage-history-chart": Omit<UsageHistoryChart, keyof HTMLElement>;
+    "usage-dashboard": Omit<UsageDashboard, keyof HTMLElement>;
 }
 
 declare global {
@@ -251,9 +256,10 @@ export interface components {
          *     * `limits_updated` - limits updated
          *     * `refunded` - refunded
          *     * `adjusted` - adjusted
+         *     * `lease_lost` - lease lost
          * @enum {string}
          */
-        KindEnum: "warning" | "exceeded" | "reset" | "limits_updated" | "refunded" | "adjusted";
+        KindEnum: "warning" | "exceeded" | "reset" | "limits_updated" | "refunded" | "adjusted" | "lease_lost";
         /** @description The organization's own overrides, blank where it has none, and what holds all in all. */
         Limits: {
             organization: number | string;

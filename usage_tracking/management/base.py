@@ -1,5 +1,7 @@
 """What the commands have in common: options, errors that name them, progress and exit codes."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -26,11 +28,33 @@ __all__ = ["UNFINISHED", "UsageCommand"]
 UNFINISHED: Final = 3
 """The exit code of a command that did its work and left something for a person; 1 and 2 are Django's, for errors."""
 
+PIPE_CLOSED: Final = 141
+"""The exit code of a command whose output nobody reads any more: what a shell shows for a SIGPIPE."""
+
 LINE_EVERY: Final = 10_000
 
 
 class UsageCommand(BaseCommand):
     """A command that calls one function of the engine. Bad input ends it with the name of the option, exit code 1."""
+
+    help: Any
+    """What it does, as a lazy translation."""
+
+    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
+        """Return the parser, with the help in the language of now: argparse reads nothing lazy."""
+        parser = super().create_parser(*args, **kwargs)
+        parser.description = str(self.help)
+        return parser
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run, and end without a word once whoever reads the output has enough, as `head` has."""
+        try:
+            super().run_from_argv(argv)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            # Python would complain once more when it closes stdout.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(PIPE_CLOSED) from error
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Run, and name the option that the engine complains about."""

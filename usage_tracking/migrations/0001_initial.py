@@ -29,6 +29,7 @@ class Migration(migrations.Migration):
                 ('enforcement', models.CharField(choices=[('hard', 'hard'), ('soft', 'soft'), ('shadow', 'shadow')], max_length=16, verbose_name='enforcement')),
                 ('reset_mode', models.CharField(choices=[('lazy', 'lazy'), ('scheduled', 'scheduled'), ('manual', 'manual')], max_length=16, verbose_name='reset mode')),
                 ('on_lease', models.BigIntegerField(default=0, help_text='What processes have borrowed and not settled yet: as good as used where there is a limit.', verbose_name='on lease')),
+                ('called_back_at', models.DateTimeField(blank=True, help_text='When somebody was last refused for want of what is on lease.', null=True, verbose_name='called back at')),
                 ('bucket_start', models.DateTimeField(verbose_name='bucket start')),
                 ('used_before_bucket', models.BigIntegerField(default=0, verbose_name='used before the open bucket')),
                 ('refused_before_bucket', models.BigIntegerField(default=0, verbose_name='refused before the open bucket')),
@@ -37,7 +38,7 @@ class Migration(migrations.Migration):
                 ('closed_at', models.DateTimeField(blank=True, null=True, verbose_name='closed at')),
                 ('closed_by', models.CharField(blank=True, choices=[('lazy', 'lazy'), ('scheduled', 'scheduled'), ('manual', 'manual')], default='', max_length=16, verbose_name='closed by')),
                 ('pruned_at', models.DateTimeField(blank=True, help_text='When history rows of this period were first pruned.', null=True, verbose_name='pruned at')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.DO_NOTHING, related_name='usage_periods', to=settings.USAGE_TRACKING_ORGANIZATION_MODEL, verbose_name='organization')),
+                ('organization', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='usage_periods', to=settings.USAGE_TRACKING_ORGANIZATION_MODEL, verbose_name='organization')),
             ],
             options={
                 'verbose_name': 'usage period',
@@ -54,7 +55,7 @@ class Migration(migrations.Migration):
                 ('end', models.DateTimeField(verbose_name='end')),
                 ('used', models.BigIntegerField(default=0, verbose_name='used')),
                 ('refused', models.BigIntegerField(default=0, verbose_name='refused')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.DO_NOTHING, related_name='usage_history', to=settings.USAGE_TRACKING_ORGANIZATION_MODEL, verbose_name='organization')),
+                ('organization', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='usage_history', to=settings.USAGE_TRACKING_ORGANIZATION_MODEL, verbose_name='organization')),
                 ('period', models.ForeignKey(on_delete=django.db.models.deletion.DO_NOTHING, related_name='history', to='usage_tracking.usageperiod', verbose_name='period')),
             ],
             options={
@@ -74,13 +75,13 @@ class Migration(migrations.Migration):
                 ('expires_at', models.DateTimeField(verbose_name='expires at')),
                 ('lost_at', models.DateTimeField(blank=True, null=True, verbose_name='lost at')),
                 ('charged', models.BigIntegerField(default=0, help_text='What was counted when it was lost.', verbose_name='charged')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.DO_NOTHING, related_name='usage_leases', to=settings.USAGE_TRACKING_ORGANIZATION_MODEL, verbose_name='organization')),
+                ('organization', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='usage_leases', to=settings.USAGE_TRACKING_ORGANIZATION_MODEL, verbose_name='organization')),
                 ('period', models.ForeignKey(on_delete=django.db.models.deletion.DO_NOTHING, related_name='leases', to='usage_tracking.usageperiod', verbose_name='period')),
             ],
             options={
                 'verbose_name': 'usage lease',
                 'verbose_name_plural': 'usage leases',
-                'indexes': [models.Index(fields=['lost_at', 'expires_at'], name='usage_lease_expiry')],
+                'indexes': [models.Index(fields=['organization', 'meter'], name='usage_lease_meter'), models.Index(fields=['lost_at', 'expires_at'], name='usage_lease_expiry')],
             },
         ),
         migrations.CreateModel(
@@ -99,7 +100,7 @@ class Migration(migrations.Migration):
                 ('delivered_at', models.DateTimeField(blank=True, null=True, verbose_name='delivered at')),
                 ('dedupe_key', models.CharField(blank=True, max_length=128, null=True, unique=True, verbose_name='dedupe key')),
                 ('actor', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='actor')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.DO_NOTHING, related_name='usage_events', to=settings.USAGE_TRACKING_ORGANIZATION_MODEL, verbose_name='organization')),
+                ('organization', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='usage_events', to=settings.USAGE_TRACKING_ORGANIZATION_MODEL, verbose_name='organization')),
                 ('period', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='events', to='usage_tracking.usageperiod', verbose_name='period')),
             ],
             options={

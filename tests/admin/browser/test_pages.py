@@ -10,13 +10,16 @@ from django.urls import reverse
 
 from tests.factories import Organization, OrganizationFactory
 from usage_tracking.entitlements import update_limits
-from usage_tracking.metering import adjust, usage_of
+from usage_tracking.metering import adjust, consume, usage_of
+from usage_tracking.resets import reset
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 POLICY = "default-src 'self'"
 PREFIX = f"admin:{Organization._meta.app_label}_organization"
 IS_STOCK = settings.MODEL_ADMIN.startswith("django.")
+
+RECORDS = ("period", "history", "event")
 
 AXE = (
     Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js")
@@ -88,7 +91,8 @@ def addresses(bolt):
         "change": reverse(f"{PREFIX}_change", args=[key]),
         "limits": reverse(f"{PREFIX}_usage", args=[key, "limits"]),
         "reset": reverse(f"{PREFIX}_usage", args=[key, "reset"]),
-        "events": reverse("admin:usage_tracking_usageevent_changelist"),
+        "happened": reverse("admin:usage_tracking_usageevent_change", args=[bolt.usage_events.latest("pk").pk]),
+        **{name: reverse(f"admin:usage_tracking_usage{name}_changelist") for name in RECORDS},
     }
 
 
@@ -109,7 +113,7 @@ def test_axe_finds_nothing(visit, bolt, settings, scheme, language):
     for name, path in addresses(bolt).items():
         page = visit(path, scheme=scheme)
         assert page.evaluate("document.documentElement.dir || 'ltr'") == ("rtl" if language == "ar" else "ltr")
-        if name != "events":
+        if name not in RECORDS:
             assert page.locator(".usage").count()
         if bad := violations(page):
             found[name] = bad
@@ -132,6 +136,22 @@ def test_nothing_sticks_out_of_a_narrow_window(visit, bolt, name):
     )
 
 
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("name", RECORDS)
+def test_records_fit_a_window_of_1280_pixels(visit, bolt, settings, name, language):
+    """Between the admin's own bars no column is cut off, however many numbers and words a row has."""
+    settings.LANGUAGE_CODE = language
+    consume(bolt, 1_000_000)
+    update_limits(bolt, limits={"api": None}, reason="A reason of several words, as people do write them. " * 5)
+    adjust(bolt, used=1_234_567)
+    reset(bolt)
+    page = visit(addresses(bolt)[name])
+    assert page.evaluate(
+        "() => { const list = document.querySelector('#result_list').parentElement;"
+        " return list.scrollWidth <= list.clientWidth; }"
+    )
+
+
 def test_limits_are_changed_by_keyboard_alone(visit, bolt):
     """From the organization's page through form and confirmation, without a pointer."""
     page = visit(addresses(bolt)["change"])
@@ -147,7 +167,9 @@ def test_limits_are_changed_by_keyboard_alone(visit, bolt):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.locator(".usage-steps").wait_for()
-    assert "2,500 (this organization)" in page.inner_text(".usage-steps")
+    assert page.locator(".usage-steps tbody tr").all_inner_texts() == [
+        "Limit: API requests\t1,000\tthe settings\t2,500\tthis organization"
+    ]
     page.keyboard.press("Escape")
     page.locator("[value=confirm]").focus()
     page.keyboard.press("Enter")

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from usage_tracking.events import deliver_events
 from usage_tracking.management.base import UsageCommand
@@ -12,7 +13,7 @@ from usage_tracking.management.base import UsageCommand
 class Command(UsageCommand):
     """Calls `deliver_events()`, as the task does."""
 
-    help = "Send the signals of usage events that wait in the outbox."
+    help = gettext_lazy("Send the signals of usage events that wait in the outbox.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take which outbox."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from usage_tracking.conf import usage_settings
 from usage_tracking.management.base import UsageCommand
@@ -13,7 +14,7 @@ from usage_tracking.pruning import prune_history
 class Command(UsageCommand):
     """Calls `prune_history()`, as the task does."""
 
-    help = "Delete the history of closed usage periods that is older than HISTORY_RETENTION_DAYS."
+    help = gettext_lazy("Delete the history of closed usage periods that is older than HISTORY_RETENTION_DAYS.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take how old, and where."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from usage_tracking.management.base import UNFINISHED, UsageCommand
 from usage_tracking.resets import reset_expired
@@ -12,7 +13,7 @@ from usage_tracking.resets import reset_expired
 class Command(UsageCommand):
     """Calls `reset_expired()`, as the task and the endpoint do."""
 
-    help = "Close every usage period that has ended, and deliver events that a crash has left behind."
+    help = gettext_lazy("Close every usage period that has ended, and deliver events that a crash has left behind.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take whose, and how many."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from usage_tracking.entitlements import sync_all_limits
 from usage_tracking.management.base import UNFINISHED, UsageCommand
@@ -13,7 +14,7 @@ from usage_tracking.models import get_organization_model
 class Command(UsageCommand):
     """Calls `sync_all_limits()`."""
 
-    help = "Hold open usage periods to what PLANS, the settings and the organizations say now."
+    help = gettext_lazy("Hold open usage periods to what PLANS, the settings and the organizations say now.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take whose."""

@@ -11,6 +11,7 @@ from unicodedata import combining, east_asian_width
 from django.core.management.base import CommandError, CommandParser, OutputWrapper
 from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from usage_tracking.history import HISTORY_STEPS
 from usage_tracking.management.base import UsageCommand
@@ -29,7 +30,7 @@ NUMBERS: Final = {"used", "limit", "remaining", "overage", "percentage", "refuse
 class Command(UsageCommand):
     """Prints what `state_report()` or `range_report()` tells."""
 
-    help = "Print who has used how much: in the open periods, or between two days."
+    help = gettext_lazy("Print who has used how much: in the open periods, or between two days.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take whose, of what, when, and how to print it."""

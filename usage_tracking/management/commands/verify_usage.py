@@ -27,7 +27,9 @@ EXPLANATIONS: Final[dict[Problem, Promise]] = {
 class Command(UsageCommand):
     """Prints what `verify_usage()` finds."""
 
-    help = "Recompute every usage period from its history and tell what differs; exit code 3 if something is left."
+    help = gettext_lazy(
+        "Recompute every usage period from its history and tell what differs; exit code 3 if something is left."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take whose, of what, and whether to mend it."""

@@ -1,12 +1,12 @@
 /**
- * django-usage-tracking in the browser: client, stores, custom elements.
+ * django-usage-tracking in the browser
  *
  * @import * as T from "./types.js"
  */
 
 // -- errors
 
-/** What the API answered instead; `status` is 0 when it did not answer. */
+/** `status` is 0 when the API did not answer. */
 export class UsageError extends Error {
   /** @param {number} status @param {T.Problem} [problem] @param {unknown} [cause] */
   constructor(status, problem = {}, cause) {
@@ -30,13 +30,8 @@ export class QuotaExceededError extends UsageError {}
 export class ConnectionError extends UsageError {}
 
 const ERRORS = {
-  400: InvalidInputError,
-  401: NotSignedInError,
-  403: NotAllowedError,
-  404: NotFoundError,
-  409: ConflictError,
-  412: ConflictError,
-  429: QuotaExceededError,
+  400: InvalidInputError, 401: NotSignedInError, 403: NotAllowedError, 404: NotFoundError,
+  409: ConflictError, 412: ConflictError, 429: QuotaExceededError,
 };
 
 // -- client
@@ -46,10 +41,10 @@ const find = (selector) => page?.querySelector(selector);
 
 // From a form, since scripts may not see the cookie.
 const csrfToken = () =>
-  find("[name=csrfmiddlewaretoken]")?.value ?? /csrftoken=([^;]*)/.exec(page?.cookie)?.[1] ?? "";
+  find("[name=csrfmiddlewaretoken]")?.value ?? /\bcsrftoken=([^;]*)/.exec(page?.cookie)?.[1] ?? "";
 
 /**
- * A client of the HTTP API. Its methods reject with a UsageError, or with the reason of an aborted `signal`.
+ * Its methods reject with a UsageError, or with the reason of an aborted `signal`.
  *
  * @param {T.ClientOptions} [options]
  */
@@ -74,7 +69,7 @@ export function createUsageClient({ baseUrl, fetch = globalThis.fetch, csrf = cs
         method,
         headers,
         credentials: "same-origin",
-        signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+        signal: AbortSignal.any([signal ?? timeout, timeout]),
         body: body && JSON.stringify(body),
       });
       if (/json/.test(response.headers.get("Content-Type"))) answer = await response.json();
@@ -89,11 +84,11 @@ export function createUsageClient({ baseUrl, fetch = globalThis.fetch, csrf = cs
   }
 
   const client = {
-    /** What an organization has used. @param {T.Options} [options] @returns {Promise<T.Usage>} */
+    /** @param {T.Options} [options] @returns {Promise<T.Usage>} */
     async getUsage(options = {}) {
       return ask("GET", options, options.organization == null ? undefined : "");
     },
-    /** The same over time, oldest first. @param {T.HistoryOptions} [options] @returns {Promise<T.History>} */
+    /** Oldest first. @param {T.HistoryOptions} [options] @returns {Promise<T.History>} */
     async getUsageHistory({ organization, signal, ...asked } = {}) {
       const query = new URLSearchParams();
       for (const [name, value] of Object.entries(asked))
@@ -104,11 +99,11 @@ export function createUsageClient({ baseUrl, fetch = globalThis.fetch, csrf = cs
     async resetUsage({ organization, signal, ...body } = {}) {
       return ask("POST", { organization, signal }, "reset/", body);
     },
-    /** Limits, and where they come from. @param {T.Options} [options] @returns {Promise<T.Limits>} */
+    /** @param {T.Options} [options] @returns {Promise<T.Limits>} */
     async getLimits(options = {}) {
       return ask("GET", options, "limits/");
     },
-    /** Change limits, plan or calendar. @param {T.LimitsOptions} options @returns {Promise<T.Limits>} */
+    /** @param {T.LimitsOptions} options @returns {Promise<T.Limits>} */
     async updateLimits({ organization, signal, ifMatch, ...body }) {
       return ask("PATCH", { organization, signal }, "limits/", body, ifMatch);
     },
@@ -164,7 +159,7 @@ function store(init) {
 }
 
 /**
- * Stores of what the last `fetchUsage()` and `fetchUsageHistory()` have found; these never reject, see `$error`.
+ * `fetchUsage()` and `fetchUsageHistory()` never reject, see `$error`.
  *
  * @param {UsageClient} [client]
  */
@@ -183,7 +178,7 @@ export function createUsageStores(client = defaultClient) {
     return async (options = {}) => {
       latest.abort();
       const { signal } = (latest = new AbortController());
-      const both = options.signal ? AbortSignal.any([signal, options.signal]) : signal;
+      const both = AbortSignal.any([options.signal ?? signal, signal]);
       $loading.set(++running > 0);
       try {
         const found = await client[method]({ ...options, signal: both });
@@ -210,7 +205,7 @@ export const { $usage, $history, $loading, $error, fetchUsage, fetchUsageHistory
 
 // -- words
 
-/** What all elements say. `meter:NAME` and `unit:NAME` name a meter. @type {Record<string, string>} */
+/** `meter:NAME` and `unit:NAME` name a meter. @type {Record<string, string>} */
 export const defaultStrings = {
   loading: "Loading…",
   of: "of {limit} {unit}",
@@ -261,12 +256,12 @@ const kebab = (name) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCas
 
 // -- elements
 
-// How an attribute is read, what its property may be.
+// How text is read, what the property may be.
 const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
-const toCount = (text) => (/^\d+$/.test(text) ? Number(text) : NaN);
+const toCount = (text) => (/^\d+$/.test(text) ? Number(text) : text);
 const oneOf = (...choices) => [String, (value) => choices.includes(value)];
 const COUNT = [toCount, isCount];
-const LIMIT = [(text) => (text === "unlimited" ? null : toCount(text)), (value) => value === null || isCount(value)];
+const LIMIT = [(text) => (/^(null|unlimited)$/.test(text) ? null : toCount(text)), (value) => value === null || isCount(value)];
 const TEXT = [String, (value) => /string|number/.test(typeof value) && value === value];
 const FLAG = [(text) => text !== "false", (value) => typeof value === "boolean"];
 const OBJECT = [JSON.parse, (value) => typeof value === "object"];
@@ -274,16 +269,19 @@ const OBJECT = [JSON.parse, (value) => typeof value === "object"];
 const FRESH = 5000;
 let answers = new WeakMap();
 
+let asked = 0;
+
 function shared(client, method, options) {
   if (!answers.has(client)) answers.set(client, {});
   const known = answers.get(client);
   const key = method + JSON.stringify(options);
-  if (!(Date.now() - known[key]?.at < FRESH)) known[key] = { at: Date.now(), answer: client[method](options) };
+  if (!(Date.now() - known[key]?.at < FRESH)) known[key] = { at: (asked = Date.now()), answer: client[method](options) };
   return known[key].answer;
 }
 
 function refreshAll() {
   answers = new WeakMap();
+  asked = 0;
   page?.dispatchEvent(new Event("usage-changed"));
 }
 
@@ -297,6 +295,8 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
   _values = {};
   _upgraders = new Set();
   _refresh = () => page.hidden || this._load();
+  // Not while an answer is fresh.
+  _changed = () => setTimeout(this._refresh, asked + FRESH + 50 - Date.now());
 
   constructor() {
     super();
@@ -306,6 +306,9 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
       Object.defineProperty(this, name, {
         get: () => this._values[name],
         set: (value) => {
+          try {
+            if (value?.trim) value = kind[0](value);
+          } catch {}
           this._values[name] = kind === LIMIT ? value : (value ?? undefined);
           this._update();
         },
@@ -315,25 +318,20 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
   }
 
   attributeChangedCallback(attribute, _, text) {
-    const [name, [read]] = Object.entries(this.constructor.properties).find(([name]) => kebab(name) === attribute);
-    try {
-      this[name] = text === null ? undefined : read(text);
-    } catch {
-      this[name] = NaN;
-    }
+    this[attribute.replace(/-./g, ([, letter]) => letter.toUpperCase())] = text ?? undefined;
   }
 
   connectedCallback() {
     const { signal } = (this._life = new AbortController());
-    page.addEventListener("visibilitychange", this._refresh, { signal });
-    page.addEventListener("usage-changed", this._refresh, { signal });
+    page.addEventListener("visibilitychange", this._changed, { signal });
+    page.addEventListener("usage-changed", this._changed, { signal });
     this._update();
   }
 
   disconnectedCallback() {
     this._life.abort();
     clearInterval(this._timer);
-    this._asked = undefined;
+    this._asked = this._every = undefined;
   }
 
   addEventListener(type, listener, options) {
@@ -360,8 +358,11 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
         this._load();
       }
       const { refreshSeconds } = this._values;
-      clearInterval(this._timer);
-      if (refreshSeconds) this._timer = setInterval(this._refresh, Math.max(refreshSeconds * 1000, FRESH) + 50);
+      if (refreshSeconds !== this._every) {
+        this._every = refreshSeconds;
+        clearInterval(this._timer);
+        if (refreshSeconds) this._timer = setInterval(this._refresh, Math.max(refreshSeconds * 1000, FRESH) + 50);
+      }
       this._draw();
     }) ?? true;
   }
@@ -390,7 +391,8 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
     const client = this._client;
     let answer, error;
     try {
-      answer = await this._ask(question);
+      const late = new Promise((_, fail) => setTimeout(fail, 15000, new ConnectionError(0)));
+      answer = await Promise.race([this._ask(question), late]);
     } catch (reason) {
       error = reason;
     }
@@ -425,7 +427,7 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
   }
 
   _number(value, options) {
-    return escape(new Intl.NumberFormat(this._language, options).format(value));
+    return new Intl.NumberFormat(this._language, options).format(value);
   }
 
   _percent(value) {
@@ -445,7 +447,8 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
   _reason() {
     const { status, problem } = this._error;
     const known = { 0: "offline", 401: "signedOut", 404: "notFound" }[status];
-    return !known && status < 500 && problem?.detail ? escape(problem.detail) : this._say(known ?? "failed");
+    const [wrong = problem?.detail] = Object.values(problem?.errors ?? {}).flat();
+    return !known && status < 500 && wrong ? escape(wrong) : this._say(known ?? "failed");
   }
 
   _draw() {
@@ -453,8 +456,9 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
     const wrong = this._wrong;
     let drawn;
     if (wrong) {
-      const name = kebab(wrong);
-      drawn = this._failure(this._say("invalid", { name, value: escape(this.getAttribute(name) ?? this._values[wrong]) }));
+      const value = this._values[wrong];
+      const text = typeof value === "object" ? JSON.stringify(value) : value;
+      drawn = this._failure(this._say("invalid", { name: kebab(wrong), value: escape(text) }));
     } else if (!this._question() || this._answer) {
       try {
         drawn = this._content();
@@ -479,7 +483,6 @@ class UsageElement extends (globalThis.HTMLElement ?? Object) {
 
 const icon = (path) => `<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="${path}"/></svg>`;
 
-/** Used and limit of a meter. */
 export class ApiUsageCard extends UsageElement {
   static properties = {
     ...UsageElement.properties,
@@ -550,7 +553,6 @@ export class ApiUsageCard extends UsageElement {
   }
 }
 
-/** A plan's features. */
 export class FeatureAccessCard extends UsageElement {
   static properties = { ...UsageElement.properties, features: OBJECT, featureLabels: OBJECT };
 
@@ -572,7 +574,7 @@ export class FeatureAccessCard extends UsageElement {
   }
 }
 
-// -- charts, as charts.py has them
+// -- charts
 
 const MAX_MARKS = 90;
 const DAY = 86400000;
@@ -610,7 +612,6 @@ function stepOf(highest) {
 const isHistory = (data) =>
   (data.points ?? data).every?.(({ start, end, used }) => isCount(used) && Date.parse(start) < Date.parse(end));
 
-/** Usage over time. */
 export class UsageHistoryChart extends UsageElement {
   static properties = {
     ...UsageElement.properties,
@@ -635,7 +636,7 @@ export class UsageHistoryChart extends UsageElement {
     const ask = (slice) => shared(this._client, "getUsageHistory", { ...question, ...slice });
     const last = (days) => (days > MAX_MARKS ? { bucket: "week", last: Math.ceil(days / 7) } : { bucket: "day", last: days });
     if (range !== "all") return ask(last(DAYS[range]));
-    // From the first month with usage, in the finest buckets that are not too many.
+    // From the first month with usage, in buckets that are not too many.
     const months = await ask({ bucket: "month", last: 300 });
     const points = months.points.slice(months.points.findIndex(({ used, refused }) => used || refused));
     const days = Math.ceil((Date.now() - Date.parse(points[0].start)) / DAY) + 1;
@@ -705,7 +706,7 @@ export class UsageHistoryChart extends UsageElement {
       type === "bar"
         ? path("mark", values.map(bar).join(""))
         : (type === "area" ? path("area", `${line}V200H${count > 1 ? x(0) : 0}`) : "") + path("line", line);
-    return `<div part="plot" dir="ltr"><svg class="values" width="44" height="232" aria-hidden="true">${labels}</svg><div class="drawing" data-key="plot" tabindex="0" role="slider" aria-label="${title}" aria-valuemax="${count}" aria-valuenow="${count}" aria-valuetext="${this._describe(count - 1)}"><svg width="100%" height="232" aria-hidden="true"><svg y="8" width="100%" height="200">${grid}<svg viewBox="0 0 100 200" preserveAspectRatio="none">${shapes}</svg>${dates}<rect class="here" width="${width}%" height="200"/></svg></svg><div part="tooltip" hidden></div></div></div>`;
+    return `<div part="plot" dir="ltr"><svg class="values" width="44" height="232" aria-hidden="true">${labels}</svg><div class="drawing" data-key="plot" tabindex="0" role="slider" aria-label="${title}" aria-valuemax="${count}" aria-valuenow="${count}" aria-valuetext="${this._describe(count - 1)}"><svg width="100%" height="232" aria-hidden="true"><svg y="8" width="100%" height="200">${grid}<svg viewBox="0 0 100 200" preserveAspectRatio="none">${shapes}</svg>${dates}<rect class="here" width="${width}%" height="200"/></svg></svg><div part="tooltip" dir="auto" hidden></div></div></div>`;
   }
 
   _describe(index) {
@@ -732,11 +733,13 @@ export class UsageHistoryChart extends UsageElement {
       tip.style.translate = `-${tip.style.left}`;
     };
     const on = (type, act) => plot.addEventListener(type, act);
-    on("pointermove", ({ clientX }) => {
+    const point = ({ clientX }) => {
       const { left, width } = plot.getBoundingClientRect();
-      show(Math.max(Math.floor(((clientX - left) / width) * count), 0));
-    });
-    on("pointerleave", () => show(-1));
+      show(Math.max(Math.trunc(((clientX - left) * count) / width), 0));
+    };
+    on("pointermove", point);
+    on("pointerdown", point);
+    on("pointerleave", ({ pointerType }) => pointerType === "touch" || show(-1));
     on("blur", () => show(-1));
     on("focus", () => plot.matches(":focus-visible") && show(count - 1));
     on("keydown", (event) => {
@@ -762,8 +765,8 @@ export class UsageDashboard extends UsageElement {
 
   _content() {
     const { layout = "stack", meters } = this._values;
-    const names = meters?.split(/[\s,]+/).filter(Boolean) ?? Object.keys(this._answer.meters);
-    const parts = 'exportparts="card,title,badge,figure,bar,fill,notes,status,error,retry,feature,controls,plot,line,area,mark,tooltip,empty"';
+    const names = meters?.match(/[^\s,]+/g) ?? Object.keys(this._answer.meters);
+    const parts = 'exportparts="card,title,badge,figure,bar,fill,notes,status,upgrade,error,retry,skeleton,feature,controls,plot,line,area,mark,tooltip,empty"';
     const each = (tag, more = "") => names.map((name) => `<${tag} meter="${escape(name)}" ${more} ${parts}></${tag}>`).join("");
     return `<div part="dashboard" class="${layout}"><div>${each("api-usage-card")}<feature-access-card ${parts}></feature-access-card></div><div class="charts">${each("usage-history-chart", "time-range-controls chart-type-controls")}</div></div>`;
   }
@@ -772,11 +775,11 @@ export class UsageDashboard extends UsageElement {
     super._draw();
     const { client, organization, refreshSeconds, strings } = this._values;
     for (const child of this.shadowRoot.querySelectorAll("[exportparts]"))
-      Object.assign(child, { client, organization, refreshSeconds, strings });
+      Object.assign(child, { client, organization, refreshSeconds, strings, _upgraders: this._upgraders });
   }
 }
 
-// -- style, as usage-tracking.css has it
+// -- style
 
 let styles;
 
@@ -793,7 +796,7 @@ const mixed = (name, part) => `--_${name}:var(--usage-${name},color-mix(in srgb,
 const CSS_TEXT = `
 :host{${color("surface", "#fff", "#171a21")}${color("text", "#141b2d", "#eef0f4")}${mixed("muted", 67)}${mixed("border", 12)}${mixed("track", 9)}${color("accent", "#3451d1", "#8fa6ff")}${color("warning", "#a34a00", "#f2b155")}${color("critical", "#bf2430", "#ff8a8a")}${color("included", "#17734a", "#5fcf9a")}--_radius:var(--usage-radius,14px);display:block;min-width:0;font-family:var(--usage-font,inherit)}
 :host([hidden]){display:none}
-[part~=card]{--_level:var(--_accent);box-sizing:border-box;height:100%;container-type:inline-size;padding:1.25rem 1.375rem;border:1px solid var(--_border);border-radius:var(--_radius);background:var(--_surface);color:var(--_text);font-size:.9375rem;line-height:1.5;font-variant-numeric:tabular-nums}
+[part~=card]{--_level:var(--_accent);box-sizing:border-box;height:100%;container-type:inline-size;padding:1.25rem 1.375rem;border:1px solid var(--_border);border-radius:var(--_radius);background:var(--_surface);color:var(--_text);font-size:.9375rem;line-height:1.5;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 [data-level=warning]{--_level:var(--_warning)}
 [data-level=critical],[data-level=exceeded]{--_level:var(--_critical)}
 [data-level=excluded]{--_level:var(--_muted)}
@@ -802,7 +805,7 @@ h2,p,ul{margin:0;padding:0}
 header{display:flex;flex-wrap:wrap;align-items:center;justify-content:space-between;gap:.25rem .75rem}
 h2{color:var(--_muted);font-size:.875rem;font-weight:550}
 [part=badge]{display:inline-flex;align-items:center;gap:.3rem;padding:.1rem .55rem;border-radius:99px;background:color-mix(in srgb,var(--_level) 11%,var(--_surface));color:var(--_level);font-size:.8125rem;font-weight:600}
-.icon{width:.875rem;height:.875rem;fill:none;stroke:currentColor;stroke-width:1.7;stroke-linecap:round}
+.icon{flex:none;width:.875rem;fill:none;stroke:currentColor;stroke-width:1.7;stroke-linecap:round}
 [part=figure]{margin-block:.625rem .875rem;color:var(--_muted)}
 [part=figure] strong{margin-inline-end:.15rem;color:var(--_text);font-size:1.875rem;font-weight:650;line-height:1.1}
 [part=bar]{margin-block-end:.875rem}
@@ -825,8 +828,8 @@ li span{margin-inline-start:auto;color:var(--_muted)}
 li.excluded,li.excluded *{color:var(--_muted)}
 [part=controls],.segments{display:flex;flex-wrap:wrap;gap:0 .5rem}
 .segments{gap:2px;margin-block-end:.75rem;padding:3px;border-radius:11px;background:var(--_track)}
-.segments button{padding:.15rem .65rem;border:0;border-radius:8px;color:inherit;font-size:.8125rem}
-.segments [aria-pressed=true]{background:var(--_surface);color:var(--_text)}
+.segments button{padding:.15rem .65rem;border:0;border-radius:8px;font-size:.8125rem}
+.segments [aria-pressed=true]{background:var(--_surface)}
 [part=plot]{display:flex}
 [part=plot] svg{overflow:visible}
 .drawing{position:relative;flex:1;min-width:0;touch-action:pan-y}
@@ -861,5 +864,5 @@ if (page) {
     "usage-history-chart": UsageHistoryChart,
     "usage-dashboard": UsageDashboard,
   }))
-    if (!customElements.get(tag)) customElements.define(tag, element);
+    customElements.get(tag) ?? customElements.define(tag, element);
 }
