@@ -11,7 +11,7 @@ from multiprocessing.util import Finalize
 from time import monotonic
 from typing import Any, Final, Protocol
 
-from django.db import connections, router
+from django.db import DatabaseError, connections, router
 from django.utils import timezone
 
 from usage_tracking.conf import usage_settings
@@ -106,14 +106,19 @@ class Settler:
         self._is_ending.set()
         with self._lock:
             thread = self._thread
-        if thread is None:
+        if thread is None or not thread.is_alive():
             self._stop()
         else:
             self._has_ended.wait(PATIENCE)
 
     def _stop(self) -> None:
         try:
-            self._books.stop()
+            try:
+                self._books.stop()
+            except DatabaseError:
+                # The connection may have died since it last settled, and there is no next time.
+                connections.close_all()
+                self._books.stop()
         except Exception:
             logger.exception("What this process has on lease could not be returned; it is lost when it expires.")
 
