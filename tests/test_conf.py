@@ -3,6 +3,7 @@
 import ast
 import pickle
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,16 @@ from django.utils import translation
 from django.utils.functional import lazystr
 from django.utils.translation import gettext_lazy
 
-from usage_tracking.conf import Meter, SettingError, UsageSettings, nearest, usage_settings
+from usage_tracking.conf import (
+    CounterKind,
+    Lease,
+    LostLease,
+    Meter,
+    SettingError,
+    UsageSettings,
+    nearest,
+    usage_settings,
+)
 from usage_tracking.exceptions import UsageTrackingError
 from usage_tracking.quotas import MAX_AMOUNT
 from usage_tracking.resolvers import default_resolver
@@ -55,6 +65,10 @@ VALID: dict[str, list[tuple[Any, Any]]] = {
             {"api": {"label": "Calls", "default_limit": None}},
             {"api": Meter(name="api", label="Calls", unit="requests", default_limit=None)},
         ),
+        (
+            {"api": {"counter": "leased"}},
+            {"api": replace(API, counter=CounterKind.LEASED)},
+        ),
         ({"m" * 64: {}}, {"api": API, "m" * 64: Meter(name="m" * 64, label="m" * 64, unit="", default_limit=None)}),
     ],
     "PATHS": [([], []), (("/v1/", "/v2"), ["/v1/", "/v2"]), ({"/"}, ["/"])],
@@ -81,6 +95,15 @@ VALID: dict[str, list[tuple[Any, Any]]] = {
     "TIME_ZONE": [("Europe/Berlin", ZoneInfo("Europe/Berlin"))],
     "HISTORY_BUCKET": [("day", "day"), ("hour", "hour")],
     "HISTORY_RETENTION_DAYS": [(None, None), (1, 1), (36_500, 36_500)],
+    "COUNTER": [("exact", "exact"), ("leased", "leased")],
+    "LEASE": [
+        ({}, Lease(settle_seconds=1, expire_seconds=30, lost=LostLease.CHARGE)),
+        ({"SETTLE_SECONDS": 0.05}, Lease(settle_seconds=0.05, expire_seconds=30)),
+        ({"SETTLE_SECONDS": 60}, Lease(settle_seconds=60, expire_seconds=240)),
+        ({"EXPIRE_SECONDS": 4}, Lease(settle_seconds=1, expire_seconds=4)),
+        ({"SETTLE_SECONDS": 2.5, "EXPIRE_SECONDS": 3600}, Lease(settle_seconds=2.5, expire_seconds=3600)),
+        ({"LOST": "forgive"}, Lease(lost=LostLease.FORGIVE)),
+    ],
     "REFUND_SERVER_ERRORS": [(False, False), (True, True)],
     "ON_COUNTER_ERROR": [("allow", "allow"), ("refuse", "refuse")],
     "HEADERS": [([], []), (["x-ratelimit", "ietf"], ["x-ratelimit", "ietf"])],
@@ -111,6 +134,8 @@ INVALID: dict[str, list[tuple[Any, str]]] = {
         ({"tokens": {"default_limit": True}}, "['tokens']['default_limit'] cannot be used"),
         ({"tokens": {"label": 1}}, "['tokens']['label'] must be a string, not 1."),
         ({"api": {"unit": None}}, "['api']['unit'] must be a string, not None."),
+        ({"api": {"counter": "lease"}}, "['api']['counter'] cannot be 'lease'. Did you mean 'leased'?"),
+        ({"api": {"counter": None}}, "['api']['counter'] cannot be None. Known: exact, leased."),
     ],
     "PATHS": [(value, "must") for value in NO_PATHS],
     "EXEMPT_PATHS": [(value, "must") for value in NO_PATHS],
@@ -155,6 +180,23 @@ INVALID: dict[str, list[tuple[Any, str]]] = {
     "HISTORY_RETENTION_DAYS": [
         (value, "must be None or a whole number from 1 to 36500, not")
         for value in (0, -1, True, 1.0, "90", [], 36_501, 10**30)
+    ],
+    "COUNTER": [("leases", "Did you mean 'leased'?"), (None, "Known: exact, leased."), ([], "Known:"), ("", "Known:")],
+    "LEASE": [
+        *((value, "must be a dict") for value in (None, 1, "charge", [])),
+        ({"LOSS": "charge"}, "has an unknown key 'LOSS'. Did you mean 'LOST'?"),
+        ({"settle_seconds": 1}, "has an unknown key 'settle_seconds'."),
+        ({"LOST": "forget"}, "['LOST'] cannot be 'forget'. Did you mean 'forgive'?"),
+        ({"LOST": None}, "['LOST'] cannot be None. Known: charge, forgive."),
+        *(
+            ({"SETTLE_SECONDS": value}, "['SETTLE_SECONDS'] must be a number of seconds from 0.05 to 60, not")
+            for value in (0, 0.049, 60.1, -1, True, None, "1", [], float("nan"), float("inf"))
+        ),
+        *(
+            ({"EXPIRE_SECONDS": value}, "['EXPIRE_SECONDS'] must be a number of seconds from 4 to 3600, not")
+            for value in (0, 3.9, 3600.1, True, None, "30", [], float("nan"))
+        ),
+        ({"SETTLE_SECONDS": 10, "EXPIRE_SECONDS": 30}, "['EXPIRE_SECONDS'] must be a number of seconds from 40 to"),
     ],
     "REFUND_SERVER_ERRORS": [(value, "must be True or False, not") for value in NO_BOOL],
     "ON_COUNTER_ERROR": [("deny", "Known: allow, refuse."), (None, "Known:"), (False, "Known:")],
@@ -240,6 +282,9 @@ def test_the_docstring_of_a_key_ends_with_its_default(key):
             assert value == datetime.fromisoformat(documented)
         case "TIME_ZONE":
             assert value == ZoneInfo(documented)
+        case "LEASE":
+            assert documented == {}
+            assert value == Lease()
         case _:
             assert value == documented
 
@@ -291,6 +336,15 @@ def test_a_broken_default_limit_is_not_blamed_on_the_meters(settings):
     with pytest.raises(SettingError) as caught:
         _ = usage_settings.METERS
     assert caught.value.key == "DEFAULT_LIMIT"
+
+
+def test_each_meter_is_leased_as_it_says_or_as_all_are(settings):
+    """METERS says it for one of them, COUNTER for all that say nothing."""
+    meters = {"api": {"counter": "exact"}, "tokens": {"counter": "leased"}, "seats": {}}
+    settings.USAGE_TRACKING = {"METERS": meters}
+    assert usage_settings.leased_meters == {"tokens"}
+    settings.USAGE_TRACKING = {"METERS": meters, "COUNTER": "leased"}
+    assert usage_settings.leased_meters == {"tokens", "seats"}
 
 
 def test_a_setting_error_is_ours_and_djangos():

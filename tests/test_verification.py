@@ -3,13 +3,14 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.utils import timezone
 
 from tests.factories import Organization, OrganizationFactory
 from usage_tracking import selections
 from usage_tracking.entitlements import update_limits
 from usage_tracking.exceptions import InvalidInput, UnknownMeter
 from usage_tracking.metering import adjust, consume, record, refund, usage_of
-from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
+from usage_tracking.models import UsageEvent, UsageHistory, UsageLease, UsagePeriod
 from usage_tracking.quotas import MAX_AMOUNT
 from usage_tracking.resets import reset, reset_expired
 from usage_tracking.verification import Finding, Problem, verify_usage
@@ -40,6 +41,12 @@ def earliest():
 def current():
     """Return the open period."""
     return UsagePeriod.objects.get(is_open=True)
+
+
+def lend(period, **numbers):
+    """Lend of a period, behind the engine's back, until a time that does not come in these tests."""
+    owner = {name: getattr(period, name) for name in ("organization_id", "meter", "bucket_start")}
+    return UsageLease.objects.create(period=period, expires_at=timezone.now() + DAY, holder="x", **owner, **numbers)
 
 
 def rows(*periods):
@@ -171,6 +178,21 @@ def test_a_period_that_was_closed_in_silence_is_found(used):
     assert found() == [("untold", None, None)]
 
 
+def test_what_is_on_lease_is_what_the_leases_have_left(used):
+    """In an open period; a lost lease has nothing left, nor has a closed period."""
+    lease = lend(current(), granted=9, settled=2)
+    assert found() == [("mislent", 0, 7)]
+    rows(current()).update(on_lease=7)
+    assert found() == []
+    UsageLease.objects.filter(pk=lease.pk).update(lost_at=NOW)
+    assert found() == [("mislent", 7, 0)]
+    rows(current()).update(on_lease=0)
+    lend(earliest(), granted=5)
+    assert found() == []
+    rows(earliest()).update(on_lease=5)
+    assert found() == [("mislent", 5, 0)]
+
+
 def test_findings_name_the_period(used):
     """Whose it is, of which meter, and since when."""
     rows(earliest()).update(used=100)
@@ -220,6 +242,20 @@ def test_repair_sets_the_rails_and_announces(used, configure):
     assert UsageEvent.objects.filter(kind="warning").count() == 1
     assert consume(used, 2, now=NOW)
     assert not consume(used, 1, now=NOW)
+
+
+def test_repair_sets_what_is_on_lease(used):
+    """To what the leases have left; the rail follows, and no event says that anything was charged."""
+    update_limits(used, limits={"api": 30}, now=NOW)
+    lend(current(), granted=9, settled=2)
+    rows(earliest()).update(on_lease=5)
+    repaired = [(one.problem, one.stored, one.expected, one.repaired) for one in verify_usage(repair=True, now=NOW)]
+    assert repaired == [(Problem.MISLENT, 5, 0, True), (Problem.MISLENT, 0, 7, True)]
+    assert found() == []
+    assert (current().on_lease, earliest().on_lease) == (7, 0)
+    assert consume(used, 3, now=NOW)
+    assert not consume(used, 1, now=NOW)
+    assert not UsageEvent.objects.filter(kind="adjusted").exists()
 
 
 def test_repair_of_a_period_that_has_just_ended(used):

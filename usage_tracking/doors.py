@@ -21,8 +21,8 @@ from django.http.response import HttpResponseBase
 from django.utils import timezone
 
 from usage_tracking import headers, problems
-from usage_tracking.conf import CounterError, usage_settings
-from usage_tracking.counters import counter_of
+from usage_tracking.conf import CounterError, SettingError, usage_settings
+from usage_tracking.counters import counter_of, leased_counter
 from usage_tracking.databases import charge_alias, survival_of
 from usage_tracking.decorators import ViewUsage, usage_of_view
 from usage_tracking.ledger import database_of
@@ -32,7 +32,7 @@ from usage_tracking.problems import Problem
 from usage_tracking.quotas import Decision
 from usage_tracking.resolvers import PreparedResolver, prepare_resolver, resolve_organization
 
-__all__ = ["Outcome", "acharge", "afinish", "answer_with", "begin", "charge", "finish", "outcome_of"]
+__all__ = ["Outcome", "acharge", "afinish", "answer_with", "begin", "charge", "finish", "outcome_of", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,18 @@ class Outcome:
     def allowed(self) -> bool:
         """Whether the view may run."""
         return not self.unavailable and (self.decision is None or self.decision.allowed)
+
+
+def prepare() -> None:
+    """See to it that a server which ends by SIGTERM returns what it has borrowed: where this is its main thread.
+
+    For some servers that is so only while they load the app, for others also on their event loop.
+    """
+    try:
+        if usage_settings.leased_meters:
+            leased_counter.guard()
+    except SettingError:
+        pass  # a system check names it
 
 
 def begin(request: HttpRequest) -> None:
@@ -111,7 +123,9 @@ async def acharge(request: HttpRequest, view: Callable[..., Any]) -> Outcome | N
             return outcome
     except Exception:  # noqa: BLE001 - `charge` meets it again, and knows what to do
         resolve = PreparedResolver(partial(resolve_organization, request))
-    return await sync_to_async(charge)(request, view, resolve)
+    outcome = await sync_to_async(charge)(request, view, resolve)
+    prepare()  # the thread may have borrowed something, and could not see to that
+    return outcome
 
 
 def _usage_of(request: HttpRequest, view: Callable[..., Any]) -> ViewUsage | None:

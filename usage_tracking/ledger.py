@@ -459,6 +459,8 @@ class Ledger:
             self._release(lease)
             self._settle_in(lease.bucket_start, ended.spent - lease.settled - lease.charged)
             self._leases().filter(pk=ended.pk).delete()
+            # Under the limit that it was spent under, and before its period is closed perhaps.
+            self._announce(self.row)
 
     def bury_lost(self) -> int:
         """Give up the leases whose holders are believed dead, by the real clock; return how much they had on lease.

@@ -117,7 +117,7 @@ def invalid(errors: Mapping[str, Sequence[str]]) -> Problem:
         "type": INVALID,
         "title": _("Invalid values"),
         "status": 400,
-        "detail": _("Nothing was changed. See “errors” for what is wrong with each value."),
+        "detail": _("See “errors” for what is wrong with each value."),
         "errors": {field: list(messages) for field, messages in errors.items()},
     }
 

@@ -1,12 +1,22 @@
 """Celery tasks: `pip install django-usage-tracking[celery]`. `schedule.BEAT_SCHEDULE` runs them."""
 
-from celery import shared_task
+from typing import Any
 
+from celery import shared_task
+from celery.signals import worker_process_shutdown
+
+from usage_tracking.counters import leased_counter
 from usage_tracking.events import deliver_events
 from usage_tracking.pruning import prune_history
 from usage_tracking.resets import reset_expired
 
 __all__ = ["deliver_usage_events", "prune_usage_history", "reset_expired_usage"]
+
+
+@worker_process_shutdown.connect(dispatch_uid="usage_tracking")
+def return_leases(**_: Any) -> None:
+    """Return what a worker's child process has on lease: it ends without running what is registered with `atexit`."""
+    leased_counter.end()
 
 
 @shared_task(name="usage_tracking.reset_expired_usage", ignore_result=True)

@@ -9,13 +9,13 @@ from itertools import groupby
 from typing import Any, Final
 
 from django.db import DatabaseError, router
-from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
 from usage_tracking.ledger import instant, locked
-from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod, check_text, get_organization_model
+from usage_tracking.models import UsageEvent, UsageHistory, UsageLease, UsagePeriod, check_text, get_organization_model
 from usage_tracking.plans import meter_named
 from usage_tracking.selections import in_batches
 
@@ -24,6 +24,9 @@ __all__ = ["Finding", "Problem", "verify_usage"]
 logger = logging.getLogger(__name__)
 
 REASON: Final = "recomputed from history"
+
+LEFT: Final = F("granted") - F("settled")
+"""What is on a live lease."""
 
 
 class Problem(StrEnum):
@@ -43,6 +46,8 @@ class Problem(StrEnum):
     """The last period of a meter is closed: closing it has opened no other."""
     UNTOLD = "untold"
     """The period was closed without a `reset` event."""
+    MISLENT = "mislent"
+    """What is on lease is not what its live leases have left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +60,9 @@ class Finding:
     period_id: int
     start: datetime
     stored: int | None = None
-    """What the period says it has used; None where `problem` is not about an amount."""
+    """What the period says it has used, or has on lease; None where `problem` is not about an amount."""
     expected: int | None = None
-    """What its history and its open bucket say."""
+    """What its history and its open bucket say, or its leases."""
     repaired: bool = False
 
 
@@ -75,8 +80,9 @@ def verify_usage(
 
     It may run while requests are counted: each batch is read in one statement, which sees all of a charge or none.
     History is believed: with `repair` a drifted period is set to what its history and its open bucket say, under the
-    organization's lock, with an `adjusted` event that has the old and the new value and `reason`. Other problems are
-    told only. `progress` is called with how many organizations have just been checked. Raises UnknownMeter or
+    organization's lock, with an `adjusted` event that has the old and the new value and `reason`. What it has on lease
+    is set to what its leases have left, without an event: nothing is charged by it. Other problems are told only.
+    `progress` is called with how many organizations have just been checked. Raises UnknownMeter or
     InvalidInput naming `reason` or `now`, before anything is read.
     """
     now = instant(now)
@@ -93,7 +99,7 @@ def verify_usage(
             rows = rows if meter is None else rows.filter(meter=meter)
             # Read to the end before a repair writes: the finding is weighed again there, under the lock.
             for finding in list(_examined(rows)):
-                if repair and finding.problem == Problem.DRIFT:
+                if repair and finding.problem in (Problem.DRIFT, Problem.MISLENT):
                     yield _try_to_repair(finding, reason=reason, now=now, using=using)
                 else:
                     yield finding
@@ -107,6 +113,8 @@ def _recounted(using: str) -> QuerySet[Any]:
     """Return all periods, each with what its history says."""
     history = UsageHistory.objects.using(using).filter(period=OuterRef("pk")).order_by()
     recorded = history.values("period").annotate(recorded=Sum("used")).values("recorded")
+    leases = _live_leases(using).filter(period=OuterRef("pk")).order_by()
+    lent = leases.values("period").annotate(lent=Sum(LEFT)).values("lent")
     elsewhere = ~Q(organization=OuterRef("organization"), meter=OuterRef("meter"))
     # An open scheduled period goes on past its end until its job comes.
     late = Q(end__gt=OuterRef("end"), period__is_open=None)
@@ -115,12 +123,17 @@ def _recounted(using: str) -> QuerySet[Any]:
         UsagePeriod.objects.using(using)
         .annotate(
             recorded=Coalesce(Subquery(recorded), 0),
+            lent=Coalesce(Subquery(lent), 0),
             has_negative=Exists(history.filter(Q(used__lt=0) | Q(refused__lt=0))),
             has_stray=Exists(history.filter(Q(start__lt=OuterRef("start")) | late | elsewhere)),
             is_told=Exists(events),
         )
         .order_by("organization_id", "meter", "start")
     )
+
+
+def _live_leases(using: str) -> QuerySet[UsageLease]:
+    return UsageLease.objects.using(using).filter(lost_at=None)
 
 
 def _examined(rows: QuerySet[Any]) -> Iterator[Finding]:
@@ -147,6 +160,9 @@ def _within(row: Any) -> Iterator[Finding]:
         yield _finding(Problem.STRAY, row)
     if not row.is_open and not row.is_told:
         yield _finding(Problem.UNTOLD, row)
+    # Nothing can be taken from a closed period any more: what is on lease there is only settled.
+    if row.on_lease != (lent := row.lent if row.is_open else 0):
+        yield _finding(Problem.MISLENT, row, stored=row.on_lease, expected=lent)
 
 
 def _between(earlier: Any, later: Any) -> Iterator[Finding]:
@@ -179,6 +195,8 @@ def _finding(problem: Problem, row: UsagePeriod, *, stored: int | None = None, e
 
 def _try_to_repair(finding: Finding, *, reason: str, now: datetime, using: str) -> Finding:
     try:
+        if finding.problem == Problem.MISLENT:
+            return _repair_on_lease(finding, now=now, using=using)
         return _repair(finding, reason=reason, now=now, using=using)
     except (DatabaseError, OrganizationGone, UnknownMeter):
         logger.exception("The period %s was not repaired.", finding.period_id)
@@ -210,3 +228,17 @@ def _repair(finding: Finding, *, reason: str, now: datetime, using: str) -> Find
             recomputed_period=recomputed,
         )
     return replace(finding, stored=stored, expected=expected, repaired=True)
+
+
+@retried
+def _repair_on_lease(finding: Finding, *, now: datetime, using: str) -> Finding:
+    """Set what a period has on lease to what its leases have left now, under lock; return what was done."""
+    rows = UsagePeriod.objects.using(using).filter(pk=finding.period_id)
+    with locked(finding.organization_id, finding.meter, now=now, using=using) as [ledger]:
+        row = ledger.row if ledger.row.pk == finding.period_id else rows.select_for_update().get()
+        leases = _live_leases(using).filter(period=row).select_for_update()
+        lent = sum(leases.values_list(LEFT, flat=True)) if row.is_open else 0
+        stored, row.on_lease = row.on_lease, lent
+        if row is not ledger.row:
+            row.save(using=using, update_fields=["on_lease"])
+    return replace(finding, stored=stored, expected=lent, repaired=True)

@@ -1,12 +1,10 @@
 """What counting costs: `python -m tests.benchmarks.cost`, on the database that DATABASE_URL names.
 
-Prints medians and ratios measured side by side in one run: the candidates take turns, so that a machine that is busy
-for a while slows all of them.
+Prints medians and ratios measured side by side in one run. `comparison` sets the same beside other libraries.
 """
 
 import os
 import statistics
-import time
 from datetime import timedelta
 
 import django
@@ -23,6 +21,8 @@ from django.test.utils import setup_databases, teardown_databases
 from django.urls import path, resolve, set_urlconf
 from django.utils import timezone
 
+from tests.benchmarks.middleware import NoOp
+from tests.benchmarks.timing import repeated, taking_turns
 from tests.factories import OrganizationFactory
 from usage_tracking.metering import consume
 from usage_tracking.middleware import UsageTrackingMiddleware
@@ -37,19 +37,6 @@ def view(request):
 
 
 urlpatterns = [path("api/ping/", view)]
-
-
-class NoOp:
-    """A middleware that does nothing, view hook included."""
-
-    def __init__(self, get_response):
-        self.get_response = get_response
-
-    def __call__(self, request):
-        return self.get_response(request)
-
-    def process_view(self, request, view, args, kwargs):
-        return None
 
 
 def stack(middleware_class):
@@ -108,15 +95,9 @@ def candidates(organization):
 
 
 def measure(calls):
-    """Median seconds per call of each candidate; they take turns."""
-    times = {name: [] for name in calls}
-    for _ in range(ROUNDS):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            for _ in range(CALLS):
-                call()
-            times[name].append((time.perf_counter() - began) / CALLS)
-    return {name: statistics.median(values) for name, values in times.items()}
+    """Median seconds per call of each candidate."""
+    seconds = taking_turns({name: repeated(call, CALLS) for name, call in calls.items()}, ROUNDS)
+    return {name: statistics.median(values) / CALLS for name, values in seconds.items()}
 
 
 def main():

@@ -6,7 +6,6 @@ time beside it is what it costs while nothing else runs on the machine.
 
 import os
 import statistics
-import time
 from datetime import timedelta
 from functools import partial
 
@@ -20,6 +19,7 @@ from django.template import Context, Template
 from django.test.utils import CaptureQueriesContext, setup_databases, teardown_databases
 from django.utils import timezone
 
+from tests.benchmarks.timing import timed
 from tests.factories import OrganizationFactory
 from usage_tracking.metering import history_of, record
 
@@ -37,11 +37,7 @@ def measure(call):
     """Median and best milliseconds of a call, and the number of queries of one."""
     with CaptureQueriesContext(connection) as queries:
         call()
-    times = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
+    times = [timed(call) for _ in range(ROUNDS)]
     return f"{statistics.median(times) * 1e3:6.2f} {min(times) * 1e3:6.2f} ms  {len(queries)} queries"
 
 

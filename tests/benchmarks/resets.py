@@ -7,7 +7,6 @@ the others, which cannot do that, four in one transaction. Both begin with the s
 import argparse
 import os
 import resource
-import time
 from datetime import UTC, datetime
 
 import django
@@ -20,6 +19,8 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.test.utils import setup_databases, teardown_databases
 
+from tests.benchmarks.tables import analyze
+from tests.benchmarks.timing import timed
 from tests.factories import Organization, OrganizationFactory
 from usage_tracking.inserts import insert_for_each, values_of
 from usage_tracking.ledger import opened
@@ -50,14 +51,7 @@ def seed(count):
     period = opened(terms, terms.period_at(USED_AT), USED_AT)
     period.used = 7
     insert_for_each(Organization.objects.all(), UsagePeriod, values_of(period) | {"organization_id": F("pk")})
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("VACUUM ANALYZE")
-        elif connection.vendor == "sqlite":
-            cursor.execute("ANALYZE")
-        else:
-            cursor.execute(f"ANALYZE TABLE {Organization._meta.db_table}, {UsagePeriod._meta.db_table}")
-            cursor.fetchall()
+    analyze(Organization, UsagePeriod)
 
 
 def bare():
@@ -109,13 +103,6 @@ def written():
         names = sorted({field.attname for field in model._meta.concrete_fields} - own)
         found.append((model.objects.count(), sorted(map(str, model.objects.values_list(*names).distinct()))))
     return found
-
-
-def timed(action):
-    """How many seconds the action takes."""
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
 
 
 def main():

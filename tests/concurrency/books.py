@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from django.db.models import F, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce
 
-from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
+from usage_tracking.models import UsageEvent, UsageHistory, UsageLease, UsagePeriod
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -26,9 +26,19 @@ def unbalanced() -> list[UsagePeriod]:
     return list(rows.filter(drifted))
 
 
+def misstated() -> list[UsagePeriod]:
+    """Return the periods whose `on_lease` is not what their live leases have left; one statement, one snapshot."""
+    live = UsageLease.objects.filter(period=OuterRef("pk"), lost_at=None).order_by().values("period")
+    lent = live.annotate(sum=Sum(F("granted") - F("settled"))).values("sum")
+    rows = UsagePeriod.objects.annotate(lent=Coalesce(Subquery(lent), 0))
+    wrong = Q(is_open=True) & ~Q(on_lease=F("lent")) | Q(is_open=None) & ~Q(on_lease=0)
+    return list(rows.filter(wrong))
+
+
 def periods_of(organization: UsageTrackedOrganization) -> list[UsagePeriod]:
     """Return all periods of the organization's `api` meter, oldest first, after checking that they fit together."""
     assert unbalanced() == []
+    assert misstated() == []
     periods = list(UsagePeriod.objects.filter(organization=organization, meter="api").order_by("start"))
     assert [period.is_open for period in periods] == [None] * (len(periods) - 1) + [True]
     for earlier, later in pairwise(periods):

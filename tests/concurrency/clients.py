@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Event
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
+
+from django.utils import timezone
 
 from tests.concurrency.books import unbalanced
 from usage_tracking import resets
@@ -17,8 +22,9 @@ from usage_tracking.models import get_organization_model
 from usage_tracking.resets import ResetReport, reset, reset_expired
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from usage_tracking.quotas import Charge, Decision
 
@@ -59,6 +65,50 @@ def hammer(pk: object, calls: Iterable[tuple[datetime, int]]) -> list[Answer]:
     """Consume, call by call, as fast as the database answers."""
     organization = organization_of(pk)
     return [answer(consume(organization, amount, now=now), now) for now, amount in calls]
+
+
+def insist(
+    pk: object,
+    start: datetime | None = None,
+    *,
+    amounts: Sequence[int] = (1,),
+    pause: float = 0,
+    served: Path | None = None,
+) -> list[Answer]:
+    """Consume, and what is refused again, until nothing has been admitted for three seconds.
+
+    By then the leases that others had are back. The clock runs from `start`, else it is the real one. With `served`
+    each admission is noted there.
+    """
+    organization = organization_of(pk)
+    choice, clock = random.Random(len(amounts)), Event()  # noqa: S311 - the same amounts in each run
+    answers: list[Answer] = []
+    begun = admitted_at = monotonic()
+    while monotonic() - admitted_at < 3:
+        now = timezone.now() if start is None else start + timedelta(seconds=monotonic() - begun)
+        answers.append(answer(consume(organization, choice.choice(amounts), now=now), now))
+        if answers[-1].allowed:
+            admitted_at = monotonic()
+            if served is not None:
+                note(served)
+        if pause or not answers[-1].allowed:
+            clock.wait(pause or 0.02)
+    return answers
+
+
+def note(served: Path) -> None:
+    """Add one byte, whatever becomes of this process afterwards."""
+    with served.open("ab", buffering=0) as notes:
+        notes.write(b".")
+
+
+def idle(pk: object, times: int, limit: int) -> list[Answer]:
+    """Consume so many times at once, and then nothing, until all others have used up the limit."""
+    organization = organization_of(pk)
+    answers = [answer(consume(organization), timezone.now()) for _ in range(times)]
+    assert organization.usage_leases.filter(holder__contains=f":{os.getpid()}:").exists()
+    wait_for(lambda: organization.usage_periods.get().used >= limit, pause=0.05)
+    return answers
 
 
 def hammer_and_return(pk: object, calls: Iterable[tuple[datetime, int]]) -> list[Answer]:
@@ -134,9 +184,11 @@ def hammer_until(pk: object, used: int, start: datetime) -> None:
     raise AssertionError("The others never came.")
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Look until it holds."""
-    assert any(condition() for _ in range(PATIENCE)), "The others never came."
+def wait_for(condition: Callable[[], bool], *, pause: float = 0) -> None:
+    """Look until it holds, for up to a minute if there are pauses."""
+    clock = Event()
+    looks = int(60 / pause) if pause else PATIENCE
+    assert any(condition() or (clock.wait(pause) if pause else False) for _ in range(looks)), "The others never came."
 
 
 def delete(pk: object, periods: int) -> None:
@@ -154,9 +206,18 @@ def raise_limit(pk: object, limits: Iterable[int], now: datetime) -> None:
         update_limits(organization, limits={"api": limit}, now=now)
 
 
-def lower_limit(pk: object, limit: int, now: datetime) -> None:
-    """Set the limit."""
-    update_limits(organization_of(pk), limits={"api": limit}, now=now)
+def lower_limit(pk: object, limit: int, now: datetime | None = None) -> int:
+    """Set the limit; return how much is used and on lease just afterwards."""
+    organization = organization_of(pk)
+    update_limits(organization, limits={"api": limit}, now=now)
+    row = organization.usage_periods.get(is_open=True)
+    return row.used + row.on_lease
+
+
+def lower_limit_at(pk: object, used: int, limit: int) -> int:
+    """Do so once so much is used."""
+    wait_for(lambda: organization_of(pk).usage_periods.filter(used__gte=used).exists(), pause=0.01)
+    return lower_limit(pk, limit)
 
 
 def act(name: str, arguments: dict[str, Any], pk: object) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 from datetime import timedelta
 from functools import partial
 from multiprocessing import get_context
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tests.concurrency import worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import signal
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -26,16 +29,21 @@ SECOND = timedelta(seconds=1)
 
 
 class Crowd:
-    """Some processes, started once for all tests."""
+    """Some processes, started once for all tests; `environment` is what they have beside the database."""
 
-    def __init__(self, size: int, database_url: str) -> None:
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """What the processes have in USAGE_TRACKING, besides."""
+
+    def __init__(self, size: int, database_url: str, *, patience: float = PATIENCE, **environment: str) -> None:
+        self._patience = patience
         # Not forked: they must share no connection and no lock with the tests.
         context = get_context("spawn")
-        self._start_line = context.Barrier(size, timeout=PATIENCE)
+        self._start_line = context.Barrier(size, timeout=patience)
         self._pipes, self._processes = [], []
+        environment = {"DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": database_url} | environment
         for _ in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=worker.serve, args=(theirs, database_url, self._start_line), daemon=True)
+            process = context.Process(target=worker.serve, args=(theirs, environment, self._start_line), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -44,29 +52,55 @@ class Crowd:
     def run(self, *processes: Sequence[Client], notebook: Path | None = None, failing: bool = False) -> list[list[Any]]:
         """Run the clients of each process at once; return what each client returned, process by process.
 
-        The signals they send are written into `notebook`, a line each; with `failing` the receivers then raise.
+        The signals they send are written into `notebook`, a line each; with `failing` the receivers then raise. In the
+        end each process returns what it has on lease.
         """
+        self.start(*processes, notebook=notebook, failing=failing)
+        return self.answers(*range(len(self._pipes)))[: len(processes)]
+
+    def start(self, *processes: Sequence[Client], notebook: Path | None = None, failing: bool = False) -> None:
+        """Do the same without waiting for the end: whoever does not die has to be asked for its `answers`."""
         groups = [list(clients) for clients in processes]
         groups += [[]] * (len(self._pipes) - len(groups))
         for pipe, clients in zip(self._pipes, groups, strict=True):
-            pipe.send(partial(worker.together, clients, notebook, failing=failing))
-        return [self._answer(index) for index in range(len(groups))]
+            pipe.send(partial(worker.together, clients, notebook, dict(self.settings), failing=failing))
+
+    def answers(self, *processes: int) -> list[list[Any]]:
+        """Wait for some of the processes; return what each of their clients returned."""
+        return [self._answer(index) for index in processes]
+
+    def send_signal(self, process: int, number: signal.Signals) -> None:
+        """Send a signal to one of the processes."""
+        os.kill(self.key_of(process), number)
+
+    def key_of(self, process: int) -> int:
+        """Return the system's number of one of the processes."""
+        key = self._processes[process].pid
+        assert key is not None
+        return key
 
     def survives(self, action: Client, *, statements: int, notebook: Path | None = None) -> bool:
         """Do one action in a process that is killed after so many statements; return whether it got through."""
-        self._pipes[0].send(partial(worker.survives, action, statements=statements, notebook=notebook))
-        return bool(self._answer(0))
+        return bool(
+            self.ask(partial(worker.survives, action, dict(self.settings), statements=statements, notebook=notebook))
+        )
+
+    def ask(self, action: Client) -> Any:
+        """Do one action in the first process, on its main thread; return what it returns."""
+        self._pipes[0].send(action)
+        return self._answer(0)
 
     def close(self) -> None:
         """Let all processes end."""
         for pipe, process in zip(self._pipes, self._processes, strict=True):
-            pipe.send(None)
-            process.join(PATIENCE)
+            if process.is_alive():
+                pipe.send(None)
+                process.join(self._patience)
             pipe.close()
 
     def _answer(self, index: int) -> Any:
         pipe = self._pipes[index]
-        assert pipe.poll(PATIENCE), f"Process {index} hangs."
+        assert pipe.poll(self._patience), f"Process {index} hangs."
         result, error = pipe.recv()
         if error is not None:
             raise AssertionError(f"In process {index}:\n{error}")

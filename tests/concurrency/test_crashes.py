@@ -17,6 +17,8 @@ from usage_tracking.events import SIGNALS, deliver_events
 from usage_tracking.metering import consume
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
 
+pytestmark = pytest.mark.usefixtures("counter")
+
 NOW = datetime(2025, 6, 10, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 from django.db import connection
 
 from tests.concurrency.books import events_of, periods_of
-from tests.concurrency.clients import hammer, meddle, watch
+from tests.concurrency.clients import hammer, insist, meddle, watch
 from tests.concurrency.crowd import SECOND, deal, flat, storm
 from tests.factories import OrganizationFactory
 from usage_tracking.metering import refund, usage_of
 
+pytestmark = pytest.mark.usefixtures("counter")
+
 START = datetime(2025, 6, 10, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -24,17 +27,22 @@ def organization():
 
 
 def test_exactly_the_limit_is_admitted(crowd, organization):
-    """Of 3,000 requests from 2 processes × 8 threads exactly 1,000 pass a limit of 1,000."""
-    answers = flat(crowd.run(*deal(hammer, organization.pk, storm(START, 3000))))
+    """Of 3,000 requests from 2 processes × 8 threads exactly 1,000 pass a limit of 1,000.
 
+    What is refused while others have the rest on lease is admitted when it is tried again.
+    """
+    answers = flat(crowd.run(*deal(hammer, organization.pk, storm(START, 3000))))
     assert len(answers) == 3000
+    answers += flat(crowd.run([partial(insist, organization.pk, START + 2 * SECOND)]))
+
     assert sum(answer.allowed for answer in answers) == 1000
     assert [period.used for period in periods_of(organization)] == [1000]
 
 
 def test_mixed_amounts_are_never_over(crowd, organization):
     """Amounts from 1 to 7 fill the limit as far as they fit, and what fits later is admitted one second later."""
-    answers = flat(crowd.run(*deal(hammer, organization.pk, storm(START, 1000, amounts=range(1, 8)))))
+    clients = [partial(insist, organization.pk, START, amounts=range(1, 8))] * 4
+    answers = flat(crowd.run(clients, clients))
 
     admitted = [answer for answer in answers if answer.allowed]
     [period] = periods_of(organization)
@@ -43,12 +51,12 @@ def test_mixed_amounts_are_never_over(crowd, organization):
     assert period.used == 1000
 
     # The processes that refuse from memory cannot know of this.
-    refund(organization, 9, now=START + SECOND)
-    retries = [(START + 2 * SECOND, 9), (START + 2 * SECOND, 1)]
+    refund(organization, 9, now=START + HOUR)
+    retries = [(START + HOUR + SECOND, 9), (START + HOUR + SECOND, 1)]
     [[[nine, one]]] = crowd.run([partial(hammer, organization.pk, retries)])[:1]
     assert nine.allowed
     assert not one.allowed
-    assert usage_of(organization, now=START + 2 * SECOND).used == 1000
+    assert usage_of(organization, now=START + HOUR + SECOND).used == 1000
 
 
 def test_never_over_while_the_period_is_reset_and_the_limit_moves(crowd, organization):

@@ -12,12 +12,13 @@ from django.db import connection
 from tests.concurrency.books import events_of, periods_of, signals_in, told, used_by_bucket
 from tests.concurrency.clients import delete, hammer, hammer_and_return, hammer_until_gone, reset_at, run_job, watch
 from tests.concurrency.crowd import SECOND, deal, flat, storm
-from tests.concurrency.worker import in_thread
 from tests.factories import OrganizationFactory
 from usage_tracking.exceptions import OrganizationGone
 from usage_tracking.metering import consume, refund, usage_of
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
 from usage_tracking.resets import reset, reset_expired
+
+pytestmark = pytest.mark.usefixtures("counter")
 
 DAY = timedelta(days=1)
 BOUNDARY = datetime(2025, 7, 1, tzinfo=UTC)
@@ -47,7 +48,7 @@ def organization():
     return OrganizationFactory(usage_limits={"api": None})
 
 
-def test_charge_names_the_bucket_it_went_to(organization):
+def test_charge_names_the_bucket_it_went_to(crowd, organization):
     """A reset right behind the counting statement, before a database without RETURNING is asked what was counted,
     does not change where the charge is known to be.
     """  # noqa: D205
@@ -56,7 +57,7 @@ def test_charge_names_the_bucket_it_went_to(organization):
 
     def reset_behind_the_first(execute, *arguments):
         if len(seen) == 1:
-            in_thread(reset, organization, now=BOUNDARY + SECOND)
+            crowd.ask(partial(reset_at, organization.pk, [BOUNDARY + SECOND]))
         seen.append(arguments)
         return execute(*arguments)
 

@@ -1,4 +1,4 @@
-"""The other end of the harness: a process of its own, with Django on the test database.
+"""The other end of the harness: a process of its own, with Django on the database that its environment names.
 
 Nothing of Django is imported before `serve` has set it up.
 """
@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from functools import partial
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
     from multiprocessing.connection import Connection
     from multiprocessing.synchronize import Barrier as SharedBarrier
     from pathlib import Path
@@ -24,11 +26,11 @@ start_line: SharedBarrier
 """Where the clients of all processes wait for each other."""
 
 
-def serve(pipe: Connection, database_url: str, barrier: SharedBarrier) -> None:
+def serve(pipe: Connection, environment: dict[str, str], barrier: SharedBarrier) -> None:
     """Do one job after the other, until None comes; answer each with its result, or with its traceback."""
     global start_line  # noqa: PLW0603 - a lock cannot be sent through the pipe later
     start_line = barrier
-    os.environ |= {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    os.environ |= environment
     import django  # noqa: PLC0415
 
     django.setup()
@@ -39,16 +41,47 @@ def serve(pipe: Connection, database_url: str, barrier: SharedBarrier) -> None:
             pipe.send((None, traceback.format_exc()))
 
 
-def together(clients: list[Callable[[], Any]], notebook: Path | None, *, failing: bool) -> list[Any]:
+def together(
+    clients: list[Callable[[], Any]], notebook: Path | None, settings: dict[str, Any], *, failing: bool
+) -> list[Any]:
     """Run each client in a thread of its own, all starting at once; signals are noted in the notebook."""
     if not clients:
         start_line.wait()
         return []
     # The last thread to be ready waits for the other processes on behalf of all.
     ready = Barrier(len(clients), action=start_line.wait)
-    with noted(notebook, failing=failing), ThreadPoolExecutor(len(clients)) as threads:
+    with noted(notebook, failing=failing), counting(settings), ThreadPoolExecutor(len(clients)) as threads:
         futures = [threads.submit(_run, client, ready) for client in clients]
     return [future.result() for future in futures]
+
+
+@contextmanager
+def counting(settings: dict[str, Any]) -> Iterator[None]:
+    """Count under these settings, and return in the end what is on lease.
+
+    The time that the clients pretend is also the settler's: it would close their periods otherwise.
+    """
+    from django.test import override_settings  # noqa: PLC0415
+
+    from usage_tracking.counters import leased_counter  # noqa: PLC0415
+
+    latest: list[datetime] = []
+    take, settle_all = leased_counter.take, leased_counter.settle_all
+
+    def noting(*arguments: Any, now: datetime, **options: Any) -> Any:
+        latest[:] = [max([now, *latest])]
+        return take(*arguments, now=now, **options)
+
+    def in_pretended_time(now: datetime, **options: Any) -> None:
+        settle_all(max(latest, default=now), **options)
+
+    pretended = patch.multiple(leased_counter, take=noting, settle_all=in_pretended_time)
+    with override_settings(USAGE_TRACKING=settings), pretended:
+        try:
+            yield
+        finally:
+            in_thread(leased_counter.stop)
+            leased_counter.forget()
 
 
 def _run(client: Callable[[], Any], ready: Barrier) -> Any:
@@ -92,7 +125,9 @@ def noted(notebook: Path | None, *, failing: bool = False) -> Iterator[None]:
             sent.disconnect(note)
 
 
-def survives(action: Callable[[], Any], *, statements: int, notebook: Path | None = None) -> bool:
+def survives(
+    action: Callable[[], Any], settings: dict[str, Any], *, statements: int, notebook: Path | None = None
+) -> bool:
     """Do the action in a copy of this process that is killed right after so many statements; whether it got through.
 
     `kill -9`: nothing is rolled back, closed or flushed by anybody but the database.
@@ -119,7 +154,7 @@ def survives(action: Callable[[], Any], *, statements: int, notebook: Path | Non
         return result
 
     try:
-        with noted(notebook), connection.execute_wrapper(count_down):
+        with noted(notebook), counting(settings), connection.execute_wrapper(count_down):
             action()
         os._exit(0)
     except BaseException:  # noqa: BLE001 - this copy must never go on as the worker

@@ -13,6 +13,7 @@ from django.db import connections, transaction
 from tests.doors import views
 from tests.doors.conftest import DOORS, Caller, used
 from tests.factories import Organization, OrganizationFactory, UserFactory
+from tests.outages import database_down
 from usage_tracking.entitlements import sync_limits, update_limits
 from usage_tracking.metering import consume
 from usage_tracking.models import UsageEvent, UsagePeriod
@@ -56,20 +57,6 @@ def everybody():
 
 
 # -- the counter's database --------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def database_down(monkeypatch):
-    """Take the database away: its port is closed, or its file's directory gone."""
-    connection = connections["default"]
-    connection.close()
-    with monkeypatch.context() as patch:
-        if connection.vendor == "sqlite":
-            patch.setitem(connection.settings_dict, "NAME", "/nonexistent/db.sqlite3")
-        else:
-            patch.setitem(connection.settings_dict, "PORT", "1")
-        yield
-        connection.close()
 
 
 @contextmanager

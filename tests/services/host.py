@@ -43,3 +43,10 @@ if "NOTEBOOK" in os.environ:
     app.autodiscover_tasks()
     for signal in (signals.usage_warning, signals.limit_exceeded, signals.usage_reset, signals.limits_updated):
         signal.connect(write_down)
+
+    @app.task(name="tests.use", ignore_result=True)
+    def use():
+        """Consume once."""
+        from tests.leases import host  # noqa: PLC0415 - it imports models
+
+        host.use(1)

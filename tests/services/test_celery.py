@@ -10,11 +10,12 @@ from django.test import Client
 from django.utils import timezone
 
 from tests.factories import MembershipFactory, OrganizationFactory
+from tests.services.conftest import PATIENCE
 from usage_tracking import signals
 from usage_tracking.entitlements import update_limits
 from usage_tracking.events import deferred_delivery, deliver_events
 from usage_tracking.metering import consume, usage_of
-from usage_tracking.models import UsageEvent, UsagePeriod
+from usage_tracking.models import UsageEvent, UsageLease, UsagePeriod
 from usage_tracking.schedule import BEAT_SCHEDULE
 
 pytest.importorskip("celery", reason="Worker and beat need Celery: pip install django-usage-tracking[celery]")
@@ -119,3 +120,23 @@ def test_the_schedule_works_from_the_database(host):
     host.eventually(lambda: not usage_of(organization).expired)
     tasks = dict(PeriodicTask.objects.filter(name__startswith="usage-tracking").values_list("name", "task"))
     assert tasks == {name: entry["task"] for name, entry in BEAT_SCHEDULE.items()}
+
+
+@pytest.mark.parametrize("broker_url", ["RabbitMQ"], indirect=True)
+def test_children_of_a_worker_return_what_they_have_borrowed(host, tmp_path):
+    """A worker that is told to stop among its tasks leaves nothing on lease, and all that they used is counted."""
+    organization, served = OrganizationFactory(usage_limits={"api": None}), tmp_path / "served"
+    served.touch()
+    host.environment |= {
+        "DJANGO_SETTINGS_MODULE": "tests.leases.settings",
+        "ORGANIZATION": str(organization.pk),
+        "SERVED": str(served),
+    }
+    host.start("worker", "--pool=prefork", "--concurrency=2", "--without-gossip", "--without-mingle")
+    for _ in range(1000):
+        host.app.send_task("tests.use")
+    host.eventually(lambda: UsageLease.objects.count() == 2 and served.stat().st_size > 100)
+    host.processes["worker"].terminate()
+    assert host.processes["worker"].wait(PATIENCE) == 0
+    assert not UsageLease.objects.exists()
+    assert UsagePeriod.objects.get(organization=organization).used == served.stat().st_size

@@ -86,7 +86,7 @@ INVALID: Final = {
     "type": problems.INVALID,
     "title": "Invalid values",
     "status": 400,
-    "detail": "Nothing was changed. See “errors” for what is wrong with each value.",
+    "detail": "See “errors” for what is wrong with each value.",
     "errors": {"limits.api": ["Must be a whole number from 0 to 9007199254740991, null for unlimited, or “inherit”."]},
 }
 NOT_FOUND: Final = {"type": problems.BLANK, "title": "Not found", "status": 404, "detail": "Not found."}

@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from django.db import DatabaseError, OperationalError, connections
+from django.db import Error, OperationalError, connections
 from django.utils import timezone
 
 from usage_tracking import lending, refusals
@@ -266,7 +266,7 @@ class LeasedCounter(Counter):
         """Count between the rails while there is nothing to settle or to borrow, else in the slow path."""
         borrows = account.demand >= lending.BUSY and monotonic() >= account.rests_until and not self._stopping
         if account.lease is None and not borrows:
-            decision = count_between_rails(account.organization_id, amount, account.meter, now=now, using=using)
+            decision = _count(account.organization_id, amount, account.meter, now=now, using=using)
             if decision is not None:
                 return decision
         charge, usage, checkpoint_at = self._visit(
@@ -359,7 +359,7 @@ class LeasedCounter(Counter):
     def settle_all(self, now: datetime, *, closing: bool = False) -> None:
         """Settle every lease whose turn is free (`closing`: all of them, and return them), some at a time.
 
-        What cannot be settled stays on the books. Raises the first error that was in the way.
+        What cannot be settled stays on the books. Raises the first error that stopped some of it.
         """
         with deferred_delivery() as outboxes:
             self._settle_all(now, closing=closing)
@@ -368,6 +368,8 @@ class LeasedCounter(Counter):
     def _settle_all(self, now: datetime, *, closing: bool) -> None:
         errors = []
         known = list(self._accounts.items())
+        if closing:  # who waits for turns does so in the order in which `settled` does
+            known.sort(key=_meter_of)
         for start in range(0, len(known), BATCH):
             due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
             for key, account in known[start : start + BATCH]:
@@ -382,19 +384,21 @@ class LeasedCounter(Counter):
                 account.turn.release()
             for using, offers in due.items():
                 try:
-                    self._settle_together(offers, now, using)
-                except Exception as error:  # noqa: BLE001 - raised once the others are settled
+                    self._settle_together(offers, now, using, closing=closing)
+                except Exception as error:  # noqa: BLE001 - raised once the others have had their turn
                     errors.append(error)
         if errors:
             raise errors[0]
 
-    def _settle_together(self, offers: list[tuple[_Account, Offer]], now: datetime, using: str) -> None:
+    def _settle_together(
+        self, offers: list[tuple[_Account, Offer]], now: datetime, using: str, *, closing: bool
+    ) -> None:
         """Settle some leases in one transaction, and in the slow path those with more to do; gives back the turns."""
-        options = usage_settings.LEASE
-        deadline = monotonic() + options.expire_seconds / 2
-        expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
-        due = offers
+        due, left = offers, []
         try:
+            options = usage_settings.LEASE
+            deadline = monotonic() + options.expire_seconds / 2
+            expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
             while due:
                 settled = write([offer for _, offer in due], expires_at=expires_at, using=using)
                 called_back = []
@@ -403,22 +407,26 @@ class LeasedCounter(Counter):
                         account.renew(offer, result, deadline)
                         if result.is_called_back and (rest := account.offer(now, closing=True)) is not None:
                             called_back.append((account, rest))
-                    elif offer.pk not in settled:
-                        self._settle_alone(account, now, using)
+                    elif (
+                        closing or offer.pk not in settled
+                    ):  # there is no next time: whoever has locked it is waited for
+                        left.append(account)
                 due = called_back
+            for account in left:
+                self._settle_alone(account, now, using, closing=closing)
         finally:
             for account, _ in offers:
                 if account.lease is not None:
                     account.lease.in_flight = False
                 account.turn.release()
 
-    def _settle_alone(self, account: _Account, now: datetime, using: str) -> None:
-        borrows = lending.kept(account.demand) > 0 and not self._stopping
+    def _settle_alone(self, account: _Account, now: datetime, using: str, *, closing: bool) -> None:
+        borrows = lending.kept(account.demand) > 0 and not closing and not self._stopping
         try:
             self._visit(account, now, using, _only_settle, borrows=borrows)
         except (OrganizationGone, UnknownMeter):
             account.lease = None  # there is nothing left to settle it with
-        except DatabaseError:
+        except Error:
             raise
         except Exception:
             # The host's own code and settings: it stands in nobody else's way.
@@ -432,8 +440,15 @@ class LeasedCounter(Counter):
     def stop(self) -> None:
         """Return everything and borrow no more: this process is about to end."""
         self._stopping = True
-        if not self.is_idle:
-            self.settle_all(timezone.now(), closing=True)
+        self.settle_all(timezone.now(), closing=True)
+
+    def end(self) -> None:
+        """Do the same, but log what goes wrong, and wait for no database for longer than ten seconds."""
+        self._settler.stop()
+
+    def guard(self) -> None:
+        """Let no SIGTERM end the process before everything is returned; called on its main thread, to be of use."""
+        self._settler.guard()
 
     def forget(self) -> None:
         """Own nothing, and tell nobody: for tests that wipe the database."""
@@ -489,6 +504,14 @@ def _locked(accounts: Iterable[_Account], key: object, *meters: str, **options: 
             account.lease = None
         else:
             account.resume(known=True)
+
+
+def _meter_of(item: tuple[tuple[str, object, str], _Account]) -> str:
+    return item[1].meter
+
+
+# One statement is a transaction of its own; the slow path begins again by itself.
+_count = retried(count_between_rails)
 
 
 def _only_settle(_: Ledger) -> None:

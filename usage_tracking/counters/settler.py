@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+from contextlib import suppress
 from datetime import datetime
 from multiprocessing.util import Finalize
 from time import monotonic
@@ -48,7 +49,7 @@ class Settler:
     It also sees to the end of the process. Most servers and all commands end by running what is registered with
     `atexit`; children of multiprocessing run its finalizers instead, and Celery's send `worker_process_shutdown` (see
     `tasks`). uvicorn ends by raising once more, at itself, the SIGTERM that it was sent: that signal is held back until
-    everything is returned.
+    everything is returned (`guard`), if Python lets us: its main thread alone may ask for that.
     """
 
     def __init__(self, books: Books) -> None:
@@ -59,8 +60,9 @@ class Settler:
         """Know of no thread: after a fork there is none."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._is_ending, self._has_ended = threading.Event(), threading.Event()
         self._sees_to_the_end = False
-        self.is_unguarded = False
+        self.is_unguarded = True
         """Whether SIGTERM would end the process, for all we know, before anything was returned."""
 
     def ensure_running(self) -> None:
@@ -76,60 +78,64 @@ class Settler:
 
     def guard(self) -> None:
         """Hold SIGTERM back from whoever handles it now, if this is the thread that may do so."""
-        if threading.current_thread() is not threading.main_thread():
+        if not self.is_unguarded or threading.current_thread() is not threading.main_thread():
             return
         self.is_unguarded = False
         handler = signal.getsignal(signal.SIGTERM)
-        if handler is None or handler is signal.SIG_IGN:
-            return
+        if handler not in {None, signal.SIG_IGN, self._hold_back}:
+            self._held_back_from = handler
+            signal.signal(signal.SIGTERM, self._hold_back)
 
-        def return_first(*_: Any) -> None:
-            signal.signal(signal.SIGTERM, handler)
-            threading.Thread(target=return_and_pass_on, name="usage-settler-last", daemon=True).start()
+    def _hold_back(self, *_: Any) -> None:
+        signal.signal(signal.SIGTERM, self._held_back_from)
+        # Not here: what this thread was doing when the signal came may be what there is to wait for. Once the process
+        # is past starting threads, it is past waiting for a signal, too.
+        with suppress(RuntimeError):
+            threading.Thread(target=self._return_and_pass_on, name="usage-settler-last", daemon=True).start()
 
-        def return_and_pass_on() -> None:
-            self.stop()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        signal.signal(signal.SIGTERM, return_first)
+    def _return_and_pass_on(self) -> None:
+        self.stop()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def stop(self) -> None:
-        """Return everything, on a connection of its own; never raises."""
-        if self._books.is_idle:
-            return
-        last = threading.Thread(target=self._stop, name="usage-settler-last", daemon=True)
-        try:
-            last.start()
-        except RuntimeError:  # the interpreter is past starting threads
+        """Return everything and borrow no more; never raises.
+
+        The thread does it, which is there while there is anything to return: an interpreter that is about to end starts
+        no new one, and a database that does not answer keeps nobody for longer than PATIENCE.
+        """
+        self._is_ending.set()
+        with self._lock:
+            thread = self._thread
+        if thread is None:
             self._stop()
         else:
-            last.join(PATIENCE)
+            self._has_ended.wait(PATIENCE)
 
     def _stop(self) -> None:
         try:
             self._books.stop()
         except Exception:
             logger.exception("What this process has on lease could not be returned; it is lost when it expires.")
-        finally:
-            connections.close_all()
 
     def _run(self) -> None:
-        pause = threading.Event()
         swept = monotonic()
         try:
             while True:
                 options = usage_settings.LEASE
-                pause.wait(options.settle_seconds)
+                if self._is_ending.wait(options.settle_seconds):
+                    self._stop()
+                    break
                 self._settle()
                 if monotonic() - swept >= options.expire_seconds:
                     swept = monotonic()
                     self._bury()
                 with self._lock:
-                    if self._books.is_idle:
+                    if self._books.is_idle and not self._is_ending.is_set():
                         self._thread = None
                         return
         finally:
             connections.close_all()
+        self._has_ended.set()
 
     def _settle(self) -> None:
         try:

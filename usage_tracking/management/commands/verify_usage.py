@@ -20,6 +20,7 @@ EXPLANATIONS: Final[dict[Problem, Promise]] = {
     Problem.GAP: gettext_lazy("the period that was opened when it was closed is missing"),
     Problem.NOT_OPEN: gettext_lazy("it is the last one and not open"),
     Problem.UNTOLD: gettext_lazy("it was closed without a reset event"),
+    Problem.MISLENT: gettext_lazy("it says that %(stored)s are on lease, its leases say %(expected)s"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Servers and commands that count from leases, and how they end."""

@@ -1,0 +1,139 @@
+"""What goes wrong around leases: the database, the caller's transaction, organizations that are deleted."""
+
+from contextlib import suppress
+
+import pytest
+from django.db import OperationalError, connection, transaction
+
+from tests.factories import OrganizationFactory
+from tests.leases.tables import NOW, on_lease, open_row
+from tests.outages import database_down
+from usage_tracking.counters import leased_counter
+from usage_tracking.exceptions import OrganizationGone
+from usage_tracking.lending import BUSY
+from usage_tracking.metering import consume, give_back, usage_of
+from usage_tracking.models import UsageEvent, UsageHistory, UsageLease, UsagePeriod
+
+LENT = 2 * BUSY
+
+
+class OutageError(Exception):
+    """What the caller's transaction fails with."""
+
+
+# -- the database ------------------------------------------------------------------------------------------------------
+
+
+def test_requests_go_on_from_the_lease_while_the_database_is_down(organization, monkeypatch):
+    """Then the error reaches the caller; what was admitted is settled once the database is back, and no more."""
+    consume(organization, BUSY, now=NOW)
+    with database_down(monkeypatch):
+        decisions = [consume(organization, now=NOW) for _ in range(LENT)]
+        assert all(decisions)
+        for _ in range(2):
+            with pytest.raises(OperationalError):
+                consume(organization, now=NOW)
+            with pytest.raises(OperationalError):
+                leased_counter.settle_all(NOW)
+        assert give_back(decisions[0], now=NOW) == 1
+        assert consume(organization, now=NOW)
+        assert give_back(decisions[1], now=NOW) == 1
+    leased_counter.settle_all(NOW, closing=True)
+    assert (open_row().used, on_lease()) == (BUSY + LENT - 1, [])
+
+
+def test_the_lease_is_there_after_an_outage_in_a_request(organization, monkeypatch, django_assert_num_queries):
+    """A visit that failed was undone: what it would have handed in is spent on."""
+    consume(organization, BUSY, now=NOW)
+    with database_down(monkeypatch), pytest.raises(OperationalError):
+        consume(organization, LENT + 1, now=NOW)
+    with django_assert_num_queries(0):
+        assert consume(organization, LENT, now=NOW)
+
+
+def test_an_organization_whose_plan_raises_keeps_nobody_else_waiting(
+    organization, configure, monkeypatch, another, caplog
+):
+    """Its lease stays on the books until the host's code is right again."""
+    configure(DEFAULT_LIMIT=100, THRESHOLDS=[10])
+    other = OrganizationFactory()
+    for each in (organization, other):
+        consume(each, BUSY, now=NOW)
+        consume(each, 5, now=NOW)  # past the threshold: the ledger is asked
+    get_plan = type(organization).get_usage_plan
+
+    def get_usage_plan(self):
+        if self.pk == organization.pk:
+            raise RuntimeError("No plan today.")
+        return get_plan(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(organization), "get_usage_plan", get_usage_plan)
+        leased_counter.settle_all(NOW)
+    assert "could not be settled yet" in caplog.text
+    rows = UsagePeriod.objects
+    assert [rows.get(organization=each).used for each in (organization, other)] == [BUSY, BUSY + 5]
+    leased_counter.settle_all(NOW, closing=True)
+    assert rows.get(organization=organization).used == BUSY + 5
+
+
+# -- transactions ------------------------------------------------------------------------------------------------------
+
+
+def roll_back(organization, *amounts):
+    """Consume in a transaction that is rolled back."""
+    with suppress(OutageError), transaction.atomic():
+        for amount in amounts:
+            consume(organization, amount, now=NOW)
+        raise OutageError
+
+
+def test_what_a_transaction_has_consumed_stays_consumed_when_it_is_rolled_back(organization):
+    """A lease is never part of the caller's transaction; on SQLite, which has one writer, it is counted exactly."""
+    roll_back(organization, BUSY, 5)
+    if connection.vendor == "sqlite":
+        assert not UsagePeriod.objects.exists()
+        assert leased_counter.is_idle
+        return
+    assert usage_of(organization, now=NOW).used == BUSY + 5
+    leased_counter.settle_all(NOW, closing=True)
+    assert open_row().used == BUSY + 5
+
+
+def test_a_lease_can_be_spent_in_a_transaction(organization):
+    """It was committed before; on SQLite as well, since memory needs no writer."""
+    consume(organization, BUSY, now=NOW)
+    roll_back(organization, 5)
+    leased_counter.settle_all(NOW, closing=True)
+    assert open_row().used == BUSY + 5
+
+
+@pytest.mark.django_db
+def test_in_a_test_case_it_is_counted_exactly():
+    """The transaction of a test case is joined: a host's tests see what they have consumed, and no lease."""
+    organization = OrganizationFactory()
+    for _ in range(5):
+        consume(organization, BUSY, now=NOW)
+    assert open_row().used == 5 * BUSY
+    assert not UsageLease.objects.exists()
+    assert leased_counter.is_idle
+
+
+# -- organizations that go ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["settler", "request"])
+def test_an_organization_that_is_deleted_takes_its_leases_with_it(organization, by):
+    """Whoever notices first, the settler or a request, nothing is left, in the database or in memory."""
+    consume(organization, BUSY, now=NOW)
+    consume(organization, 5, now=NOW)
+    stale = type(organization)._base_manager.get(pk=organization.pk)
+    organization.delete()
+    if by == "request":
+        with pytest.raises(OrganizationGone):
+            consume(stale, LENT, now=NOW)
+    for _ in range(3):
+        leased_counter.settle_all(NOW)
+    assert leased_counter.is_idle
+    for model in (UsageLease, UsagePeriod, UsageHistory, UsageEvent):
+        assert not model.objects.exists()
