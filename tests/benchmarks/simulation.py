@@ -146,7 +146,7 @@ class Process:
             if row.used < row.limit:
                 row.called_back_at = moment(at)
         size = row.share(lending.kept(account.demand), at) if borrows else 0
-        account.lease = None
+        account.end()
         if size:
             row.on_lease += size
             lent = SimpleNamespace(pk=next(self.keys), granted=size)

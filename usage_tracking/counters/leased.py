@@ -144,6 +144,13 @@ class _Account:
                 if known:
                     lease.granted = lease.kept
 
+    def end(self) -> None:
+        """Have no lease any more, as it was settled; that it was in demand in this interval is not forgotten."""
+        with self.lock:
+            if self.lease is not None:
+                self.asked += max(self.lease.spent - self.lease.marked, 0)
+                self.lease = None
+
     def take_back(self, charge: Charge) -> bool:
         """Give back what was spent in the bucket on lease; return whether that could be done here."""
         with self.lock:
@@ -515,7 +522,7 @@ def _locked(accounts: Iterable[_Account], key: object, *meters: str, **options: 
     visited = {ledger.terms.meter for ledger in ledgers}
     for account in handed_in:
         if account.meter in visited:
-            account.lease = None
+            account.end()
         else:
             account.resume(known=True)
 
