@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,12 +61,18 @@ class Host:
         command = (sys.executable, "-m", *(part.format(port=self.port) for part in command))
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                command, cwd=CHECKOUT, env=self.environment | environment, stdout=log, stderr=subprocess.STDOUT
+                command,
+                cwd=CHECKOUT,
+                env=self.environment | environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # with its workers, so that none of them outlives a test that fails
             )
         try:
             yield process
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     @contextmanager
