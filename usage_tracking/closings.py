@@ -22,8 +22,9 @@ from usage_tracking.conf import usage_settings
 from usage_tracking.databases import home_of, locking
 from usage_tracking.deadlocks import retried
 from usage_tracking.inserts import Among, as_expression, insert_for_each, values_of
-from usage_tracking.ledger import bucket_of, closing_of, lock_organizations, opened
+from usage_tracking.ledger import bucket_of, closing_of, opened
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod, UsageTrackedOrganization
+from usage_tracking.organizations import lock_organizations
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import Terms, basis_of, terms_of
 

@@ -6,11 +6,12 @@ with its rollback. On a connection of its own it is committed at once.
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import copy_context
 from threading import Thread
 from typing import Any, Final, TypeVar
 
-from django.db import connections, router, transaction
+from django.db import Error, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, QuerySet
 
@@ -101,22 +102,23 @@ def limit_lock_waits(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
         return  # a system check names it; the host's other connections must not fail for it
     # An alias that views use as well (a check error) keeps the host's own lock timeout.
     if is_for_charges and not connection.settings_dict["ATOMIC_REQUESTS"]:
-        _limit_lock_waits(connection)
+        _limit_lock_waits(connection, LOCK_WAIT_SECONDS)
 
 
-def apart(using: str, work: Callable[[], R]) -> R:
+def apart(using: str, work: Callable[[], R], *, patience: float = LOCK_WAIT_SECONDS) -> R:
     """Do `work` in no transaction of the caller: in a thread, hence on a connection of its own, if there is one.
 
-    There, too, nobody waits for a row for more than two seconds: it may be the caller who holds it.
+    There, too, nobody waits for a row for more than `patience` seconds: it may be the caller who holds it.
     """
     if not connections[using].in_atomic_block:
         return work()
 
     def on_a_connection_of_its_own() -> R:
         try:
-            _limit_lock_waits(connections[using])
+            _limit_lock_waits(connections[using], patience)
             return work()
         finally:
+            _return_to_pool(connections[using])
             connections.close_all()
 
     answer: Future[R] = Future()
@@ -131,14 +133,21 @@ def apart(using: str, work: Callable[[], R]) -> R:
     return answer.result()
 
 
-def _limit_lock_waits(connection: BaseDatabaseWrapper) -> None:
+def _limit_lock_waits(connection: BaseDatabaseWrapper, patience: float) -> None:
     statements = {
-        "postgresql": f"SET lock_timeout = '{LOCK_WAIT_SECONDS}s'",
-        "mysql": f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}",
+        "postgresql": f"SET lock_timeout = '{round(patience * 1000)}ms'",
+        "mysql": f"SET SESSION innodb_lock_wait_timeout = {int(patience)}",
     }
     if statement := statements.get(connection.vendor):
         with connection.cursor() as cursor:
             cursor.execute(statement)
+
+
+def _return_to_pool(connection: BaseDatabaseWrapper) -> None:
+    """Leave no limit to whoever is next to get this connection from Django's pool."""
+    if getattr(connection, "pool", None) is not None and connection.connection is not None:
+        with suppress(Error), connection.cursor() as cursor:
+            cursor.execute("RESET lock_timeout")
 
 
 def in_test_case(connection: BaseDatabaseWrapper) -> bool:

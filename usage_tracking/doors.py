@@ -25,9 +25,9 @@ from usage_tracking.conf import CounterError, SettingError, usage_settings
 from usage_tracking.counters import counter_of, leased_counter
 from usage_tracking.databases import charge_alias, survival_of
 from usage_tracking.decorators import ViewUsage, usage_of_view
-from usage_tracking.ledger import database_of
 from usage_tracking.metering import consume, consume_at_once, give_back
 from usage_tracking.models import UsageTrackedOrganization
+from usage_tracking.organizations import database_of
 from usage_tracking.problems import Problem
 from usage_tracking.quotas import Decision
 from usage_tracking.resolvers import PreparedResolver, prepare_resolver, resolve_organization

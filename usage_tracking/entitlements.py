@@ -15,7 +15,7 @@ from usage_tracking.conf import nearest, usage_settings
 from usage_tracking.counters import settled
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidChange, InvalidInput
-from usage_tracking.ledger import database_of, instant, is_governed_by, key_of
+from usage_tracking.ledger import instant, is_governed_by
 from usage_tracking.models import (
     MAX_FEATURES,
     UsageEvent,
@@ -25,6 +25,7 @@ from usage_tracking.models import (
     check_plan,
     get_organization_model,
 )
+from usage_tracking.organizations import database_of, key_of
 from usage_tracking.periods import ResetMode, ResetPeriod, parse_anchor, parse_zone
 from usage_tracking.plans import Explanation, meter_named, sources_of, terms_of
 from usage_tracking.quotas import DEFAULT_METER, Enforcement, validate_limit

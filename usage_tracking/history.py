@@ -13,8 +13,9 @@ from django.utils.translation import gettext
 
 from usage_tracking.conf import suggestion, usage_settings
 from usage_tracking.exceptions import InvalidInput
-from usage_tracking.ledger import database_of, instant
+from usage_tracking.ledger import instant
 from usage_tracking.models import UsageHistory, UsagePeriod, UsageTrackedOrganization
+from usage_tracking.organizations import database_of
 from usage_tracking.periods import FIRST_YEAR, Bucket, Calendar, ResetPeriod
 from usage_tracking.plans import meter_named, meters_named, sources_of
 from usage_tracking.quotas import DEFAULT_METER

@@ -22,8 +22,9 @@ from usage_tracking.charts import ChartType, TimePoint, TimeRange
 from usage_tracking.conf import Meter, nearest, usage_settings
 from usage_tracking.exceptions import InvalidInput
 from usage_tracking.history import histories_of
-from usage_tracking.ledger import database_of, instant
+from usage_tracking.ledger import instant
 from usage_tracking.models import UsagePeriod, UsageTrackedOrganization
+from usage_tracking.organizations import database_of
 from usage_tracking.plans import meter_named
 
 __all__ = ["HistoryChart", "chart_type_named", "history_charts", "time_range_named"]

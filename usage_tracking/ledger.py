@@ -13,7 +13,7 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from django.db import router, transaction
+from django.db import transaction
 from django.db.models import F, Model, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext
@@ -21,15 +21,15 @@ from django.utils.translation import gettext
 from usage_tracking import events, lending, refusals
 from usage_tracking.conf import LostLease, usage_settings
 from usage_tracking.databases import home_of, locking
-from usage_tracking.exceptions import InvalidAmount, InvalidInput, OrganizationGone
+from usage_tracking.exceptions import InvalidAmount, InvalidInput
 from usage_tracking.models import (
     UsageEvent,
     UsageHistory,
     UsageLease,
     UsagePeriod,
     UsageTrackedOrganization,
-    get_organization_model,
 )
+from usage_tracking.organizations import lock_organization
 from usage_tracking.periods import FIRST_YEAR, LAST_YEAR, Period, ResetMode
 from usage_tracking.plans import Terms, meter_named, terms_of
 from usage_tracking.quotas import MAX_AMOUNT, Charge, Enforcement, Usage, ceiling_of, crossed, next_checkpoint
@@ -39,16 +39,11 @@ __all__ = [
     "SpentLease",
     "bucket_of",
     "closing_of",
-    "database_of",
     "delete_usage",
     "instant",
     "is_governed_by",
-    "key_of",
-    "lock_organization",
-    "lock_organizations",
     "locked",
     "opened",
-    "stored_organization",
     "usage_from",
 ]
 
@@ -67,24 +62,6 @@ class SpentLease(NamedTuple):
 NOTHING: Final[Mapping[str, SpentLease]] = MappingProxyType({})
 
 
-def database_of(organization: UsageTrackedOrganization) -> str:
-    """Return the alias that holds the organization's usage: always one that is written to, never a replica.
-
-    Raises InvalidInput unless `organization` is a saved instance of the organization model.
-    """
-    key_of(organization)
-    return router.db_for_write(UsagePeriod, instance=organization)
-
-
-def key_of(organization: UsageTrackedOrganization) -> Any:
-    """Return the organization's key. Raises InvalidInput unless it is a saved instance of the organization model."""
-    model = get_organization_model()
-    if not isinstance(organization, model) or organization.pk is None:
-        message = f"organization must be a saved instance of {model.__name__}, not {organization!r}."
-        raise InvalidInput(message, field="organization")
-    return organization.pk
-
-
 def instant(moment: datetime | None, *, field: str = "now") -> datetime:
     """Return `moment`, or the current time if it is None.
 
@@ -97,36 +74,6 @@ def instant(moment: datetime | None, *, field: str = "now") -> datetime:
         message %= {"field": field, "first": FIRST_YEAR, "last": LAST_YEAR, "value": moment}
         raise InvalidInput(message, field=field)
     return moment
-
-
-def lock_organization(key: object, using: str) -> UsageTrackedOrganization:
-    """Lock the organization's row until the transaction ends and return it as it is now.
-
-    Raises OrganizationGone if it has been deleted.
-    """
-    return _found(locking(_organizations(using).filter(pk=key)).first(), key)
-
-
-def stored_organization(key: object, using: str) -> UsageTrackedOrganization:
-    """Return the organization as it is stored now, unlocked. Raises OrganizationGone if it has been deleted."""
-    return _found(_organizations(using).filter(pk=key).first(), key)
-
-
-def _found(organization: UsageTrackedOrganization | None, key: object) -> UsageTrackedOrganization:
-    if organization is None:
-        message = gettext("%(model)s %(key)s was deleted; its usage is gone with it.")
-        message %= {"model": get_organization_model()._meta.verbose_name, "key": key}
-        raise OrganizationGone(message)
-    return organization
-
-
-def lock_organizations(keys: Iterable[object], using: str) -> list[UsageTrackedOrganization]:
-    """Lock the rows of many organizations, in the order of their keys, but for those that somebody else has locked.
-
-    Where the database cannot skip these, they are waited for.
-    """
-    rows = _organizations(using).filter(pk__in=list(keys)).order_by("pk")
-    return list(locking(rows, skip_locked=True))
 
 
 @contextmanager
@@ -650,7 +597,3 @@ def delete_usage(*, instance: Model, using: str, **_: Any) -> None:
     locking(type(instance)._base_manager.using(using).filter(pk=instance.pk)).first()
     for model in (UsageEvent, UsageLease, UsageHistory, UsagePeriod):
         model._base_manager.using(using).filter(organization_id=instance.pk).delete()
-
-
-def _organizations(using: str) -> QuerySet[UsageTrackedOrganization]:
-    return get_organization_model()._base_manager.using(using)

@@ -20,8 +20,9 @@ from usage_tracking.counters import counter_of, settled
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidInput, OrganizationGone, UnknownMeter
 from usage_tracking.history import HistoryPoint, histories_of, histories_of_each, history_of
-from usage_tracking.ledger import database_of, instant, key_of, stored_organization, usage_from
+from usage_tracking.ledger import instant, usage_from
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization
+from usage_tracking.organizations import database_of, key_of, stored_organization
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named, meters_named, terms_of
 from usage_tracking.quotas import (

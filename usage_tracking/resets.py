@@ -17,8 +17,9 @@ from usage_tracking.deadlocks import retried
 from usage_tracking.events import deferred_delivery, dispatch, newest_event
 from usage_tracking.exceptions import OrganizationGone
 from usage_tracking.leases import bury_lost_leases
-from usage_tracking.ledger import database_of, instant, key_of
+from usage_tracking.ledger import instant
 from usage_tracking.models import UsagePeriod, UsageTrackedOrganization
+from usage_tracking.organizations import database_of, key_of
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named
 from usage_tracking.quotas import DEFAULT_METER, Usage, validate_amount

@@ -14,6 +14,8 @@ from django.utils import timezone
 from tests.admin.conftest import ALL
 from tests.factories import OrganizationFactory
 from usage_tracking.entitlements import update_limits
+from usage_tracking.leases import bury_lost_leases
+from usage_tracking.ledger import locked
 from usage_tracking.metering import adjust, record, refund
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod
 from usage_tracking.resets import reset
@@ -140,6 +142,13 @@ def test_closed_periods_are_found_and_shown_as_closed(operator, pages, organizat
     assert "closed (manual)" in operator.get(pages.records("period")).content.decode()
 
 
+def test_a_period_says_what_is_on_lease(operator, organization):
+    """Among its bookkeeping: it explains why less is free than the limit leaves."""
+    with locked(organization.pk, "api", now=timezone.now(), using="default") as [ledger]:
+        ledger.lend(1200, holder="web-1:42", expires_at=timezone.now() + DAY)
+    assert "On lease: 1,200" in detail(operator, UsagePeriod.objects.get())
+
+
 def detail(operator, record):
     """The text of a record's own page, without its markup."""
     url = reverse(f"admin:usage_tracking_{record._meta.model_name}_change", args=[record.pk])
@@ -184,6 +193,14 @@ def repaired(organization):
     assert [finding.repaired for finding in verify_usage(repair=True)] == [True]
 
 
+def lost(organization):
+    """Have a process die with a lease, and others notice."""
+    expired = timezone.now() - DAY
+    with locked(organization.pk, "api", now=timezone.now(), using="default") as [ledger]:
+        ledger.lend(1200, holder="web-1:42", expires_at=expired)
+    assert bury_lost_leases("default") == 1200
+
+
 @pytest.mark.parametrize(
     ("happen", "words"),
     [
@@ -191,6 +208,7 @@ def repaired(organization):
         (lambda one: refund(one, 3), "Given back 3"),
         (reset, "Used in the closed period 7 Used in the open period 0 Closed by manual"),
         (repaired, "Used, recomputed from history 9 → 7 Used in the open period 0"),
+        (lost, "Used in the open period 1,207 Was on lease 1,200 Counted as used 1,200 Holder web-1:42"),
     ],
 )
 def test_an_event_tells_what_it_did_to_the_count(operator, organization, happen, words):

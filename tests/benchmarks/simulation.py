@@ -31,6 +31,7 @@ from matplotlib import pyplot as plt
 from tests.factories import OrganizationFactory
 from usage_tracking import lending
 from usage_tracking.counters import leased, leased_counter, settlement
+from usage_tracking.counters.accounts import Account, Lease
 from usage_tracking.metering import consume
 from usage_tracking.quotas import Enforcement, ceiling_of, next_announcement
 
@@ -107,7 +108,7 @@ class Process:
 
     def __init__(self, row, costs):
         self.row, self.costs = row, costs
-        self.account = leased._Account(1, "api", "default")
+        self.account = Account(1, "api", "default")
         self.refused_until = -1.0
 
     @property
@@ -146,12 +147,12 @@ class Process:
             if row.used < row.limit:
                 row.called_back_at = moment(at)
         size = row.share(lending.kept(account.demand), at) if borrows else 0
-        account.lease = None
+        account.end()
         if size:
             row.on_lease += size
             lent = SimpleNamespace(pk=next(self.keys), granted=size)
             row.leases[lent.pk] = (size, 0)
-            account.lease = leased._Lease(lent, row, deadline=math.inf, now=NOW)
+            account.lease = Lease(lent, row, deadline=math.inf, now=NOW)
         elif borrows:
             account.rests_until = at + row.settle_seconds
         self.costs["loans" if size else "visits"] += 1

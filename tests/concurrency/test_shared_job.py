@@ -15,9 +15,9 @@ from tests.concurrency.clients import run_job_in_batches
 from tests.concurrency.worker import in_thread, noted
 from tests.factories import OrganizationFactory
 from usage_tracking.closings import Closings, close_alike
-from usage_tracking.ledger import lock_organization
 from usage_tracking.metering import consume
 from usage_tracking.models import UsageEvent, UsagePeriod
+from usage_tracking.organizations import lock_organization
 from usage_tracking.resets import ResetReport, reset_expired
 
 DAY = timedelta(days=1)

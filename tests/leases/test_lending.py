@@ -71,6 +71,17 @@ def test_a_busy_organization_is_counted_from_memory(organization, django_assert_
     assert open_row().used == BUSY
 
 
+def test_leases_that_run_out_within_one_interval_grow_with_all_that_it_took(organization, configure):
+    """What earlier leases of the interval have spent is demand, too."""
+    configure(DEFAULT_LIMIT=100_000)
+    taken = 0
+    for _ in range(4):
+        for _ in range(BUSY if not taken else on_lease()[0] + 1):
+            consume(organization, now=NOW)
+            taken += 1
+        assert on_lease() == [2 * taken]
+
+
 def test_nothing_is_lent_near_the_limit(organization, configure):
     """There, every unit is counted in the database, up to the limit."""
     configure(DEFAULT_LIMIT=20)

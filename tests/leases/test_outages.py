@@ -11,8 +11,9 @@ from tests.outages import database_down
 from usage_tracking.counters import leased_counter
 from usage_tracking.exceptions import OrganizationGone
 from usage_tracking.lending import BUSY
-from usage_tracking.metering import consume, give_back, usage_of
+from usage_tracking.metering import consume, give_back, record, refund, usage_of
 from usage_tracking.models import UsageEvent, UsageHistory, UsageLease, UsagePeriod
+from usage_tracking.signals import usage_warning
 
 LENT = 2 * BUSY
 
@@ -137,3 +138,28 @@ def test_an_organization_that_is_deleted_takes_its_leases_with_it(organization, 
     assert leased_counter.is_idle
     for model in (UsageLease, UsagePeriod, UsageHistory, UsageEvent):
         assert not model.objects.exists()
+
+
+@pytest.mark.parametrize("locks", [False, True])
+def test_a_refund_in_a_transaction_finds_what_it_gives_back(organization, locks):
+    """What is on lease here is settled beforehand, unless the caller has locked the organization."""
+    consume(organization, BUSY, now=NOW)
+    decision = consume(organization, LENT, now=NOW)
+    with transaction.atomic():
+        if locks:
+            type(organization)._base_manager.select_for_update().get(pk=organization.pk)
+        given = refund(decision, now=NOW)
+    assert given == (BUSY if locks and connection.vendor != "sqlite" else LENT)
+    leased_counter.settle_all(NOW, closing=True)
+    assert open_row().used == BUSY + LENT - given
+
+
+def test_receivers_are_called_when_the_callers_transaction_is_over(organization, configure, connected):
+    """What a request in it has announced is committed before, but receivers are none of its business."""
+    configure(DEFAULT_LIMIT=100, THRESHOLDS=[10])
+    told = []
+    connected(usage_warning, lambda **_: told.append(connection.in_atomic_block))
+    with transaction.atomic():
+        record(organization, 50, now=NOW)
+        assert told == []
+    assert told == [False]

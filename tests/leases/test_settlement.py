@@ -12,7 +12,7 @@ from tests.factories import OrganizationFactory
 from tests.leases.tables import DAY, NEXT_MONTH, NOW, announced, on_lease, open_row, take
 from tests.leases.threads import PATIENCE, in_thread
 from usage_tracking.conf import SettingError
-from usage_tracking.counters import leased, leased_counter
+from usage_tracking.counters import accounts, leased, leased_counter
 from usage_tracking.counters.settlement import write
 from usage_tracking.lending import BUSY
 from usage_tracking.metering import consume, give_back, record, usage_of
@@ -373,7 +373,7 @@ def test_a_visit_whose_answer_was_lost_settles_once(organization, monkeypatch):
     """
     consume(organization, BUSY, now=NOW)
     consume(organization, 5, now=NOW)
-    locked = leased.locked
+    locked = accounts.locked
 
     def lock_and_fail(*args, **options):
         manager = locked(*args, **options)
@@ -389,7 +389,7 @@ def test_a_visit_whose_answer_was_lost_settles_once(organization, monkeypatch):
         return Failing()
 
     with monkeypatch.context() as patch:
-        patch.setattr(leased, "locked", lock_and_fail)
+        patch.setattr(accounts, "locked", lock_and_fail)
         with pytest.raises(OperationalError):
             consume(organization, 50, now=NOW)
     consume(organization, 3, now=NOW)

@@ -41,7 +41,9 @@ class OnLease(UsageMachine):
         self.patch.setattr(lending, "AHEAD", 5)
         self.patch.setattr(lending, "PORTION", 1)
         # A clock by which some leases run out of time, in the same steps of each run.
-        self.patch.setattr("usage_tracking.counters.leased.monotonic", count(0, HOUR // 60).__next__)
+        clock = count(0, HOUR // 60).__next__
+        self.patch.setattr("usage_tracking.counters.leased.monotonic", clock)
+        self.patch.setattr("usage_tracking.counters.accounts.monotonic", clock)
         # Refusals that are answered from memory are counted later.
         self.patch.setattr(refusals, "MEMORY", timedelta(0))
         leased_counter.forget()

@@ -79,7 +79,9 @@ def _anchor(value: str) -> str:
 
 def _facts(data: dict[str, Any]) -> Iterator[Fact]:
     yield from _used(data)
-    if "amount" in data:
+    if "charged" in data:
+        yield from _lost(data)
+    elif "amount" in data:
         yield Fact(name=_("Given back"), value=number_text(data.pop("amount")))
     if period := data.pop("recomputed_period", None):
         yield Fact(name=_("Period that was recomputed"), value=_period(period["start"], period["end"]))
@@ -105,6 +107,13 @@ def _used(data: dict[str, Any]) -> Iterator[Fact]:
         return
     if used is not None:
         yield Fact(name=_("Used in the open period"), value=number_text(used))
+
+
+def _lost(data: dict[str, Any]) -> Iterator[Fact]:
+    """Tell of a lease that was lost: what nobody knows to be used, and what was made of it."""
+    yield Fact(name=_("Was on lease"), value=number_text(data.pop("amount")))
+    yield Fact(name=_("Counted as used"), value=number_text(data.pop("charged")))
+    yield Fact(name=_("Holder"), value=data.pop("holder"))
 
 
 def _period(start: str, end: str | None) -> str:

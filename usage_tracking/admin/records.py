@@ -156,6 +156,7 @@ class UsagePeriodAdmin(RecordAdmin):
         "limit_shown",
         "refused_shown",
         "state_shown",
+        "lease_shown",
         "bucket_shown",
         "checkpoint_shown",
     )
@@ -182,7 +183,14 @@ class UsagePeriodAdmin(RecordAdmin):
             _("Bookkeeping"),
             {
                 "classes": ("collapse",),
-                "fields": ("bucket_start", "bucket_shown", "checkpoint_at", "checkpoint_shown", "pruned_at"),
+                "fields": (
+                    "lease_shown",
+                    "bucket_start",
+                    "bucket_shown",
+                    "checkpoint_at",
+                    "checkpoint_shown",
+                    "pruned_at",
+                ),
             },
         ),
     )
@@ -208,6 +216,11 @@ class UsagePeriodAdmin(RecordAdmin):
         if obj.is_open:
             return gettext("open")
         return gettext("closed (%(mode)s)") % {"mode": obj.get_closed_by_display()}
+
+    @admin.display(description=_("on lease"))
+    def lease_shown(self, obj: UsagePeriod) -> str:
+        """What processes have borrowed and not settled yet."""
+        return number_text(obj.on_lease)
 
     @admin.display(description=_("used before the open bucket"))
     def bucket_shown(self, obj: UsagePeriod) -> str:

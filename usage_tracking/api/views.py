@@ -33,8 +33,8 @@ from usage_tracking.api.serializers import (
     statements_of,
 )
 from usage_tracking.entitlements import update_limits
-from usage_tracking.ledger import database_of, stored_organization
 from usage_tracking.models import STORABLE, UsageEvent, UsageTrackedOrganization, get_organization_model
+from usage_tracking.organizations import database_of, stored_organization
 from usage_tracking.resets import reset, reset_expired
 from usage_tracking.resolvers import resolve_organization
 

@@ -4,15 +4,13 @@ An organization that is asked for now and then is counted like the exact counter
 busy is lent a part of what is left, in the transaction of the request that finds it busy, and the requests behind it
 are admitted from memory. The settler writes what was spent, renews what is in use and returns what is idle.
 
-Three rules keep it exact. What is on lease is as good as used to everybody who looks at the open row. A lease is spent
-in the bucket that it was lent from, or not at all, and settled there whoever has closed it meanwhile. And memory counts
-up, never down: `spent` and `granted` are totals, so that a settlement whose commit was not heard of can be repeated.
+Two rules keep it exact. What is on lease is as good as used to everybody who looks at the open row. And a lease is
+spent in the bucket that it was lent from, or not at all, and settled there whoever has closed it meanwhile.
 """
 
 import logging
 import os
 import socket
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,22 +20,23 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from django.db import Error, OperationalError, connections
+from django.db import Error, connections
 from django.utils import timezone
 
 from usage_tracking import lending, refusals
 from usage_tracking.conf import usage_settings
+from usage_tracking.counters.accounts import Account, Lease, locked_with, turn_of
 from usage_tracking.counters.base import Counter
 from usage_tracking.counters.exact import ExactCounter, count_between_rails
-from usage_tracking.counters.settlement import Offer, Settled, write
+from usage_tracking.counters.settlement import Offer, write
 from usage_tracking.counters.settler import Settler
 from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, in_test_case
-from usage_tracking.deadlocks import in_transaction, retried
-from usage_tracking.events import deferred_delivery, dispatch
+from usage_tracking.deadlocks import retried
+from usage_tracking.events import deferred_delivery, dispatch, dispatch_after_commit
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
-from usage_tracking.ledger import Ledger, SpentLease, locked
-from usage_tracking.models import UsageLease, UsagePeriod, UsageTrackedOrganization
-from usage_tracking.quotas import Charge, Decision, Enforcement, Usage
+from usage_tracking.ledger import Ledger
+from usage_tracking.models import UsagePeriod, UsageTrackedOrganization
+from usage_tracking.quotas import Charge, Decision
 
 __all__ = ["LeasedCounter"]
 
@@ -47,155 +46,6 @@ Answer = TypeVar("Answer")
 
 BATCH: Final = 1000
 """Leases settled in one transaction: so many organizations' requests wait for it, should theirs have run out."""
-
-
-class _Lease:
-    """What this process has on lease of one open bucket."""
-
-    __slots__ = (
-        "bucket_start", "charge", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "kept",
-        "limit", "marked", "period", "period_id", "pk", "settled", "spent", "used",
-    )  # fmt: skip
-
-    def __init__(self, lease: UsageLease, row: UsagePeriod, *, deadline: float, now: datetime) -> None:
-        self.pk = lease.pk
-        self.granted = self.kept = lease.granted
-        self.spent = self.settled = self.marked = 0
-        self.period_id, self.period, self.limit = row.pk, row.span, row.limit
-        self.enforcement, self.expired = Enforcement(row.enforcement), row.has_ended(now)
-        self.bucket_start, self.ends_at = row.bucket_start, row.checkpoint_at
-        self.used = row.used
-        self.charge: Charge | None = None
-        self.deadline = deadline
-        # Whether a transaction is just writing what was spent: what comes back meanwhile goes where that goes.
-        self.in_flight = False
-
-    def is_valid(self, now: datetime) -> bool:
-        """Return whether it may be spent at `now`: in its own bucket, while nobody believes us dead."""
-        return self.bucket_start <= now < self.ends_at and monotonic() < self.deadline
-
-
-class _Account:
-    """What this process knows of one organization's meter: 300 bytes, its lease 300 more."""
-
-    __slots__ = ("asked", "asked_before", "lease", "lock", "meter", "organization_id", "rests_until", "turn", "using")
-
-    def __init__(self, organization_id: object, meter: str, using: str) -> None:
-        self.organization_id, self.meter, self.using = organization_id, meter, using
-        self.lease: _Lease | None = None
-        # Guards the numbers, for as long as it takes to change them.
-        self.lock = threading.Lock()
-        # Guards the way to the database: one at a time borrows, and the others wait for what it brings.
-        self.turn = threading.Lock()
-        self.asked = self.asked_before = 0
-        self.rests_until = 0.0
-
-    def spend(self, amount: int, now: datetime) -> Decision | None:
-        """Take `amount` from the lease; None if it does not cover it."""
-        with self.lock:
-            lease = self.lease
-            if lease is None or lease.spent + amount > lease.granted or not lease.is_valid(now):
-                return None
-            lease.spent += amount
-            used = lease.used + lease.spent - lease.settled
-            # What one request takes, most others take.
-            charge = lease.charge
-            if charge is None or charge.amount != amount:
-                charge = lease.charge = self._charge(lease, amount)
-        return Decision(
-            allowed=True,
-            amount=amount,
-            usage=Usage(
-                meter=self.meter,
-                used=used,
-                limit=lease.limit,
-                period=lease.period,
-                enforcement=lease.enforcement,
-                expired=lease.expired,
-            ),
-            charge=charge,
-        )
-
-    def _charge(self, lease: _Lease, amount: int) -> Charge:
-        return Charge(
-            database=self.using,
-            organization_id=self.organization_id,
-            meter=self.meter,
-            amount=amount,
-            period_id=lease.period_id,
-            bucket_start=lease.bucket_start,
-        )
-
-    def hand_in(self) -> SpentLease | None:
-        """Let nothing more be spent of the lease, and return what to settle."""
-        with self.lock:
-            lease = self.lease
-            if lease is None:
-                return None
-            lease.kept, lease.granted, lease.in_flight = lease.granted, lease.spent, True
-            return SpentLease(lease.pk, lease.spent)
-
-    def resume(self, *, known: bool) -> None:
-        """Go on with the lease that was not handed in after all; nothing more is spent of it unless that is `known`."""
-        with self.lock:
-            lease = self.lease
-            if lease is not None:
-                lease.in_flight = False
-                if known:
-                    lease.granted = lease.kept
-
-    def take_back(self, charge: Charge) -> bool:
-        """Give back what was spent in the bucket on lease; return whether that could be done here."""
-        with self.lock:
-            lease = self.lease
-            if (
-                lease is None
-                or lease.in_flight
-                or lease.bucket_start != charge.bucket_start
-                or lease.spent < charge.amount
-            ):
-                return False
-            lease.spent -= charge.amount
-            return True
-
-    @property
-    def demand(self) -> int:
-        """Units asked for in this settle interval so far, or in the last one if that was more."""
-        lease = self.lease
-        return max(self.asked + (lease.spent - lease.marked if lease else 0), self.asked_before)
-
-    def offer(self, now: datetime, *, closing: bool) -> Offer | None:
-        """Decide what to settle and what to keep, and let nothing else be spent meanwhile; begins a new interval."""
-        with self.lock:
-            lease, demand = self.lease, self.demand
-            self.asked_before = self.asked + (lease.spent - lease.marked if lease else 0)
-            self.asked = 0
-            if lease is None:
-                return None
-            lease.marked = lease.spent
-            lease.in_flight = True
-            keep = 0 if closing or not lease.bucket_start <= now < lease.ends_at else lending.kept(demand)
-            lease.granted = min(lease.granted, lease.spent + keep)
-            return Offer(
-                pk=lease.pk,
-                period_id=lease.period_id,
-                bucket_start=lease.bucket_start,
-                spent=lease.spent,
-                granted=lease.granted,
-                wanted=lease.spent + keep - lease.granted,
-            )
-
-    def renew(self, offer: Offer, settled: Settled, deadline: float) -> None:
-        """Go on with what the settlement has written."""
-        with self.lock:
-            lease = self.lease
-            if lease is None:
-                return
-            if settled.granted is None:
-                self.lease = None
-                return
-            lease.settled, lease.used, lease.limit = offer.spent, settled.used, settled.limit
-            lease.granted, lease.deadline = settled.granted, deadline
 
 
 class LeasedCounter(Counter):
@@ -209,7 +59,7 @@ class LeasedCounter(Counter):
 
     def _begin_anew(self) -> None:
         """Own nothing: what the parent process has on lease stays the parent's."""
-        self._accounts: dict[tuple[str, object, str], _Account] = {}
+        self._accounts: dict[tuple[str, object, str], Account] = {}
         self._holder = f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
         self._stopping = False
         self._settler.begin_anew()
@@ -259,10 +109,10 @@ class LeasedCounter(Counter):
             if decision is None:
                 account.asked += amount
                 decision = apart(using, lambda: self._ask(account, amount, now, using, refusable=refusable))
-        dispatch(outboxes)
+        _tell(outboxes)
         return decision
 
-    def _ask(self, account: _Account, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
+    def _ask(self, account: Account, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
         """Count between the rails while there is nothing to settle or to borrow, else in the slow path."""
         borrows = account.demand >= lending.BUSY and monotonic() >= account.rests_until and not self._stopping
         if account.lease is None and not borrows:
@@ -283,7 +133,7 @@ class LeasedCounter(Counter):
 
     @retried
     def _visit(
-        self, account: _Account, now: datetime, using: str, act: Callable[[Ledger], Answer], *, borrows: bool
+        self, account: Account, now: datetime, using: str, act: Callable[[Ledger], Answer], *, borrows: bool
     ) -> Answer:
         """Settle the account in the slow path, act there, and borrow anew if there is something to borrow."""
         options = usage_settings.LEASE
@@ -291,12 +141,12 @@ class LeasedCounter(Counter):
         deadline = monotonic() + options.expire_seconds / 2
         expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
         lent = None
-        with _locked([account], account.organization_id, account.meter, now=now, using=using) as [ledger]:
+        with locked_with([account], account.organization_id, account.meter, now=now, using=using) as [ledger]:
             answer = act(ledger)
             if borrows and (size := ledger.share(lending.kept(account.demand))):
                 lent = ledger.lend(size, holder=self._holder, expires_at=expires_at)
         if lent is not None:
-            account.lease = _Lease(lent, ledger.row, deadline=deadline, now=ledger.now)
+            account.lease = Lease(lent, ledger.row, deadline=deadline, now=ledger.now)
             self._settler.ensure_running()
         elif borrows:
             account.rests_until = monotonic() + options.settle_seconds
@@ -313,7 +163,7 @@ class LeasedCounter(Counter):
             return charge.amount
         using = charge.database
         # What was being settled is in the database once the turn is ours.
-        with deferred_delivery() as outboxes, _turn_of(account):
+        with deferred_delivery() as outboxes, turn_of(account):
             if account.take_back(charge):
                 given = charge.amount
             elif account.lease is None:
@@ -321,7 +171,7 @@ class LeasedCounter(Counter):
             else:
                 give_back = partial(Ledger.give_back_charge, charge=charge)
                 given = apart(using, lambda: self._visit(account, now, using, give_back, borrows=False))
-        dispatch(outboxes)
+        _tell(outboxes)
         return given
 
     # -- books ---------------------------------------------------------------------------------------------------------
@@ -336,7 +186,7 @@ class LeasedCounter(Counter):
         lease = self._lease_of(row)
         return 0 if lease is None else lease.granted - lease.spent
 
-    def _lease_of(self, row: UsagePeriod) -> _Lease | None:
+    def _lease_of(self, row: UsagePeriod) -> Lease | None:
         account = self._accounts.get((row._state.db or "", row.organization_id, row.meter))
         lease = None if account is None else account.lease
         return lease if lease is not None and lease.period_id == row.pk else None
@@ -345,16 +195,30 @@ class LeasedCounter(Counter):
     def settled(self, key: object, *meters: str, now: datetime, using: str, **options: Any) -> Iterator[list[Ledger]]:
         """Like `ledger.locked`, with whatever this process has on lease of the organization handed in first."""
         with deferred_delivery() as outboxes, ExitStack() as turns:
-            accounts = []
-            # Who is in a transaction may hold a row that the holder of a turn waits for.
-            if self.joins(using) or not connections[using].in_atomic_block:
-                accounts = [self._accounts.get((home_of(using), key, meter)) for meter in sorted(usage_settings.METERS)]
+            accounts = [self._accounts.get((home_of(using), key, meter)) for meter in sorted(usage_settings.METERS)]
             held = [account for account in accounts if account is not None]
+            if connections[using].in_atomic_block and not self.joins(using):
+                self._settle_beforehand(held, now, using)
+                held = []
             for account in held:
                 turns.enter_context(account.turn)
-            with _locked(held, key, *meters, now=now, using=using, **options) as ledgers:
+            with locked_with(held, key, *meters, now=now, using=using, **options) as ledgers:
                 yield ledgers
-        dispatch(outboxes)
+        _tell(outboxes)
+
+    def _settle_beforehand(self, accounts: Iterable[Account], now: datetime, using: str) -> None:
+        """Settle what the caller's transaction is about to change, apart from it and as far as nobody has to wait.
+
+        The caller may hold a row that the holder of a turn waits for, or that we would.
+        """
+        for account in accounts:
+            if account.lease is not None and account.turn.acquire(blocking=False):
+                try:
+                    apart(using, partial(self._settle_alone, account, now, using, closing=True), patience=0.1)
+                except Error:
+                    pass  # it stays on the books
+                finally:
+                    account.turn.release()
 
     def settle_all(self, now: datetime, *, closing: bool = False) -> None:
         """Settle every lease whose turn is free (`closing`: all of them, and return them), some at a time.
@@ -363,7 +227,7 @@ class LeasedCounter(Counter):
         """
         with deferred_delivery() as outboxes:
             self._settle_all(now, closing=closing)
-        dispatch(outboxes)
+        _tell(outboxes)
 
     def _settle_all(self, now: datetime, *, closing: bool) -> None:
         errors = []
@@ -371,7 +235,7 @@ class LeasedCounter(Counter):
         if closing:  # who waits for turns does so in the order in which `settled` does
             known.sort(key=_meter_of)
         for start in range(0, len(known), BATCH):
-            due: dict[str, list[tuple[_Account, Offer]]] = defaultdict(list)
+            due: dict[str, list[tuple[Account, Offer]]] = defaultdict(list)
             for key, account in known[start : start + BATCH]:
                 if not account.turn.acquire(timeout=LOCK_WAIT_SECONDS if closing else 0):
                     continue  # its own visit settles it
@@ -391,7 +255,7 @@ class LeasedCounter(Counter):
             raise errors[0]
 
     def _settle_together(
-        self, offers: list[tuple[_Account, Offer]], now: datetime, using: str, *, closing: bool
+        self, offers: list[tuple[Account, Offer]], now: datetime, using: str, *, closing: bool
     ) -> None:
         """Settle some leases in one transaction, and in the slow path those with more to do; gives back the turns."""
         due, left = offers, []
@@ -420,7 +284,7 @@ class LeasedCounter(Counter):
                     account.lease.in_flight = False
                 account.turn.release()
 
-    def _settle_alone(self, account: _Account, now: datetime, using: str, *, closing: bool) -> None:
+    def _settle_alone(self, account: Account, now: datetime, using: str, *, closing: bool) -> None:
         borrows = lending.kept(account.demand) > 0 and not closing and not self._stopping
         try:
             self._visit(account, now, using, _only_settle, borrows=borrows)
@@ -455,58 +319,19 @@ class LeasedCounter(Counter):
         self._begin_anew()
 
     @contextmanager
-    def _turn(self, organization_id: object, meter: str, using: str) -> Iterator[_Account]:
+    def _turn(self, organization_id: object, meter: str, using: str) -> Iterator[Account]:
         """Have the turn of an account, which is made if there is none."""
         key = home_of(using), organization_id, meter
         while True:
-            account = self._accounts.get(key) or self._accounts.setdefault(
-                key, _Account(organization_id, meter, key[0])
-            )
-            with account.turn:
+            account = self._accounts.get(key) or self._accounts.setdefault(key, Account(organization_id, meter, key[0]))
+            with turn_of(account):
                 # The settler forgets idle accounts, perhaps while we waited.
                 if self._accounts.get(key) is account:
                     yield account
                     return
 
 
-@contextmanager
-def _turn_of(account: _Account) -> Iterator[None]:
-    """Have the turn of an account. Raises OperationalError if a caller in a transaction would wait for it too long.
-
-    Whoever has the turn may wait for a row that the caller's transaction holds, and no database sees that deadlock.
-    """
-    if not account.turn.acquire(timeout=LOCK_WAIT_SECONDS if in_transaction() else -1):
-        message = f"Usage of organization {account.organization_id} is being settled for too long."
-        raise OperationalError(message)
-    try:
-        yield
-    finally:
-        account.turn.release()
-
-
-@contextmanager
-def _locked(accounts: Iterable[_Account], key: object, *meters: str, **options: Any) -> Iterator[list[Ledger]]:
-    """Like `ledger.locked`, with the leases of these accounts, whose turns are ours, settled and ended."""
-    handed_in = {account: lease for account in accounts if (lease := account.hand_in()) is not None}
-    rolled_back = True
-    try:
-        with locked(key, *meters, leases={acc.meter: lease for acc, lease in handed_in.items()}, **options) as ledgers:
-            yield ledgers
-            # From here on an error may be that of a commit which has taken place all the same.
-            rolled_back = False
-    except BaseException:
-        for account in handed_in:
-            account.resume(known=rolled_back)
-        raise
-    visited = {ledger.terms.meter for ledger in ledgers}
-    for account in handed_in:
-        if account.meter in visited:
-            account.lease = None
-        else:
-            account.resume(known=True)
-
-
-def _meter_of(item: tuple[tuple[str, object, str], _Account]) -> str:
+def _meter_of(item: tuple[tuple[str, object, str], Account]) -> str:
     return item[1].meter
 
 
@@ -516,3 +341,12 @@ _count = retried(count_between_rails)
 
 def _only_settle(_: Ledger) -> None:
     """Do nothing in a visit beyond settling."""
+
+
+def _tell(outboxes: Iterable[str]) -> None:
+    """Deliver what was announced once the caller's transaction is over, if there is one: it is not its business."""
+    for outbox in outboxes:
+        if connections[outbox].in_atomic_block:
+            dispatch_after_commit(outbox)
+        else:
+            dispatch([outbox])
