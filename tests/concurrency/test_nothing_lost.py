@@ -12,6 +12,7 @@ from django.db import connection
 from tests.concurrency.books import events_of, periods_of, signals_in, told, used_by_bucket
 from tests.concurrency.clients import delete, hammer, hammer_and_return, hammer_until_gone, reset_at, run_job, watch
 from tests.concurrency.crowd import SECOND, deal, flat, storm
+from tests.concurrency.worker import in_thread
 from tests.factories import OrganizationFactory
 from usage_tracking.exceptions import OrganizationGone
 from usage_tracking.metering import consume, refund, usage_of
@@ -57,7 +58,8 @@ def test_charge_names_the_bucket_it_went_to(crowd, organization):
 
     def reset_behind_the_first(execute, *arguments):
         if len(seen) == 1:
-            crowd.ask(partial(reset_at, organization.pk, [BOUNDARY + SECOND]))
+            # In a thread, whose connection is closed: copies of that process, which are killed, must not inherit one.
+            crowd.ask(partial(in_thread, reset_at, organization.pk, [BOUNDARY + SECOND]))
         seen.append(arguments)
         return execute(*arguments)
 
