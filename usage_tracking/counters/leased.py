@@ -201,7 +201,7 @@ class LeasedCounter(Counter):
                 self._settle_beforehand(held, now, using)
                 held = []
             for account in held:
-                turns.enter_context(account.turn)
+                turns.enter_context(turn_of(account))
             with locked_with(held, key, *meters, now=now, using=using, **options) as ledgers:
                 yield ledgers
         _tell(outboxes)
@@ -271,9 +271,8 @@ class LeasedCounter(Counter):
                         account.renew(offer, result, deadline)
                         if result.is_called_back and (rest := account.offer(now, closing=True)) is not None:
                             called_back.append((account, rest))
-                    elif (
-                        closing or offer.pk not in settled
-                    ):  # there is no next time: whoever has locked it is waited for
+                    # When closing there is no next time: whoever has locked the row is waited for.
+                    elif closing or offer.pk not in settled:
                         left.append(account)
                 due = called_back
             for account in left:
