@@ -184,14 +184,14 @@ def test_of_two_managers_at_once_one_is_told(organization, monkeypatch):
     target = url("limits", organization)
     tag = callers[0].get(target)["ETag"]
     meeting = threading.Barrier(2, timeout=30)
-    locked = entitlements.locked
+    settled = entitlements.settled
 
     def meet_and_lock(*args, **kwargs):
         if not meeting.broken and threading.current_thread() is not threading.main_thread():
             meeting.wait()
-        return locked(*args, **kwargs)
+        return settled(*args, **kwargs)
 
-    monkeypatch.setattr(entitlements, "locked", meet_and_lock)
+    monkeypatch.setattr(entitlements, "settled", meet_and_lock)
     statuses = {}
 
     def change(index):

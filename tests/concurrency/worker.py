@@ -57,12 +57,13 @@ def together(
 
 @contextmanager
 def counting(settings: dict[str, Any]) -> Iterator[None]:
-    """Count under these settings, and return in the end what is on lease.
+    """Count under the project's settings and these, and return in the end what is on lease.
 
     The time that the clients pretend is also the settler's: it would close their periods otherwise.
     """
     from django.test import override_settings  # noqa: PLC0415
 
+    from usage_tracking.conf import given  # noqa: PLC0415
     from usage_tracking.counters import leased_counter  # noqa: PLC0415
 
     latest: list[datetime] = []
@@ -76,7 +77,7 @@ def counting(settings: dict[str, Any]) -> Iterator[None]:
         settle_all(max(latest, default=now), **options)
 
     pretended = patch.multiple(leased_counter, take=noting, settle_all=in_pretended_time)
-    with override_settings(USAGE_TRACKING=settings), pretended:
+    with override_settings(USAGE_TRACKING={**given(), **settings}), pretended:
         try:
             yield
         finally:
