@@ -91,11 +91,13 @@ class Crowd:
         return self._answer(0)
 
     def close(self) -> None:
-        """Let all processes end."""
+        """Let all processes end, or end them."""
         for pipe, process in zip(self._pipes, self._processes, strict=True):
             if process.is_alive():
                 pipe.send(None)
                 process.join(self._patience)
+            # Whoever hangs or was stopped holds nobody else up: not by its locks either.
+            process.kill()
             pipe.close()
 
     def _answer(self, index: int) -> Any:
