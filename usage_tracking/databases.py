@@ -118,8 +118,7 @@ def apart(using: str, work: Callable[[], R], *, patience: float = LOCK_WAIT_SECO
             _limit_lock_waits(connections[using], patience)
             return work()
         finally:
-            _return_to_pool(connections[using])
-            connections.close_all()
+            close_own()
 
     answer: Future[R] = Future()
 
@@ -129,13 +128,30 @@ def apart(using: str, work: Callable[[], R], *, patience: float = LOCK_WAIT_SECO
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             answer.set_exception(error)
 
-    Thread(target=copy_context().run, args=(run,), name="usage-apart", daemon=True).start()
-    return answer.result()
+    thread = Thread(target=copy_context().run, args=(run,), name="usage-apart", daemon=True)
+    thread.start()
+    try:
+        return answer.result()
+    finally:
+        thread.join()  # also when the caller is interrupted: what is done here is done under the caller's locks
+
+
+def limit_own_waits(using: str) -> None:
+    """Wait for no row for more than two seconds on this thread's connection: others wait for what it does."""
+    _limit_lock_waits(connections[using], LOCK_WAIT_SECONDS)
+
+
+def close_own() -> None:
+    """Close this thread's connections, and leave no limit to whoever gets them from a pool."""
+    for connection in connections.all(initialized_only=True):
+        _return_to_pool(connection)
+    connections.close_all()
 
 
 def _limit_lock_waits(connection: BaseDatabaseWrapper, patience: float) -> None:
     statements = {
         "postgresql": f"SET lock_timeout = '{round(patience * 1000)}ms'",
+        # In whole seconds, of which MariaDB takes 0 for no wait at all.
         "mysql": f"SET SESSION innodb_lock_wait_timeout = {int(patience)}",
     }
     if statement := statements.get(connection.vendor):

@@ -4,6 +4,7 @@ After the database has said that an amount does not fit, amounts at least as lar
 one second. The memory is advice of bounded age, never truth: nothing is admitted from it.
 """
 
+import os
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +33,16 @@ class _Refusal:
 
 _refusals: dict[Key, _Refusal] = {}
 _lock = threading.Lock()
+
+
+def _begin_anew() -> None:
+    """Know nothing after a fork: what the parent has not written yet the parent writes."""
+    global _lock  # noqa: PLW0603 - whoever held it is not here any more
+    _lock = threading.Lock()
+    _refusals.clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def remember(key: Key, amount: int, usage: Usage, *, now: datetime, checkpoint_at: datetime) -> None:

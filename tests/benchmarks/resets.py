@@ -64,8 +64,8 @@ def bare():
     closed = "closed" if postgres else "usage_tracking_usageperiod WHERE closed_at = %(now)s"
     close = (
         f"UPDATE usage_tracking_usageperiod SET is_open = NULL, closed_at = %(now)s, closed_by = 'scheduled', "
-        f"bucket_start = {end}, checkpoint_at = {end}, used_before_bucket = used, refused_before_bucket = refused "
-        f"WHERE {expired}"
+        f"bucket_start = {end}, checkpoint_at = {end}, used_before_bucket = used, refused_before_bucket = refused, "
+        f"on_lease = 0 WHERE {expired}"
     )
     keep = (
         f"INSERT INTO usage_tracking_usagehistory (organization_id, meter, period_id, start, {end}, used, refused) "
@@ -73,9 +73,9 @@ def bare():
         f"refused - refused_before_bucket FROM usage_tracking_usageperiod WHERE {expired}"
     )
     begin = (
-        f"INSERT INTO usage_tracking_usageperiod (organization_id, meter, start, {end}, is_open, used, refused, "
+        f"INSERT INTO usage_tracking_usageperiod (organization_id, meter, start, {end}, is_open, used, refused, on_lease, "
         f"{limit}, enforcement, reset_mode, bucket_start, used_before_bucket, refused_before_bucket, checkpoint_at, "
-        f"checkpoint_used, closed_by) SELECT organization_id, meter, %(start)s, %(end)s, %(open)s, 0, 0, 1000, "
+        f"checkpoint_used, closed_by) SELECT organization_id, meter, %(start)s, %(end)s, %(open)s, 0, 0, 0, 1000, "
         f"'hard', 'lazy', %(start)s, 0, 0, %(day)s, 800, '' FROM {closed}"
     )
     tell = (

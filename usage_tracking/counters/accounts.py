@@ -1,7 +1,7 @@
 """What a process knows by heart: an account for each organization's meter that it is asked for, perhaps with a lease.
 
-Memory counts up, never down: `spent` and `granted` are totals, so that a settlement whose commit was not heard of can
-be repeated.
+What it tells the database are totals since a lease was lent, `spent` and `granted`, so that a settlement whose commit
+was not heard of can be repeated.
 """
 
 import threading
@@ -53,7 +53,18 @@ class Lease:
 class Account:
     """What this process knows of one organization's meter: 300 bytes, its lease 300 more."""
 
-    __slots__ = ("asked", "asked_before", "lease", "lock", "meter", "organization_id", "rests_until", "turn", "using")
+    __slots__ = (
+        "asked",
+        "asked_before",
+        "began",
+        "lease",
+        "lock",
+        "meter",
+        "organization_id",
+        "rests_until",
+        "turn",
+        "using",
+    )
 
     def __init__(self, organization_id: object, meter: str, using: str) -> None:
         self.organization_id, self.meter, self.using = organization_id, meter, using
@@ -63,7 +74,8 @@ class Account:
         # Guards the way to the database: one at a time borrows, and the others wait for what it brings.
         self.turn = threading.Lock()
         self.asked = self.asked_before = 0
-        self.rests_until = 0.0
+        # When this settle interval began, and until when there is nothing to borrow, by the monotonic clock.
+        self.began = self.rests_until = 0.0
 
     def spend(self, amount: int, now: datetime) -> Decision | None:
         """Take `amount` from the lease; None if it does not cover it."""
@@ -101,6 +113,27 @@ class Account:
             bucket_start=lease.bucket_start,
         )
 
+    def note(self, amount: int, interval: float) -> None:
+        """Note what was asked for beyond the lease: it tells how busy the account is."""
+        with self.lock:
+            elapsed = monotonic() - self.began
+            if elapsed >= interval:
+                self._begin_interval()
+                if elapsed >= 2 * interval:
+                    self.asked_before = 0
+            self.asked += amount
+
+    def is_quiet(self, interval: float) -> bool:
+        """Return whether there is nothing to know: no lease, and nobody who has asked for long."""
+        return self.lease is None and monotonic() - self.began >= 2 * interval
+
+    def _begin_interval(self) -> None:
+        lease = self.lease
+        self.asked_before = self.asked + (lease.spent - lease.marked if lease else 0)
+        self.asked, self.began = 0, monotonic()
+        if lease is not None:
+            lease.marked = lease.spent
+
     def hand_in(self) -> SpentLease | None:
         """Let nothing more be spent of the lease, and return what to settle."""
         with self.lock:
@@ -115,7 +148,8 @@ class Account:
         with self.lock:
             lease = self.lease
             if lease is not None:
-                lease.in_flight = False
+                # While nobody knows whether it was settled, nothing may come back to it either.
+                lease.in_flight = not known
                 if known:
                     lease.granted = lease.kept
 
@@ -150,11 +184,9 @@ class Account:
         """Decide what to settle and what to keep, and let nothing else be spent meanwhile; begins a new interval."""
         with self.lock:
             lease, demand = self.lease, self.demand
-            self.asked_before = self.asked + (lease.spent - lease.marked if lease else 0)
-            self.asked = 0
             if lease is None:
                 return None
-            lease.marked = lease.spent
+            self._begin_interval()
             lease.in_flight = True
             keep = 0 if closing or not lease.bucket_start <= now < lease.ends_at else lending.kept(demand)
             lease.granted = min(lease.granted, lease.spent + keep)
@@ -178,6 +210,18 @@ class Account:
                 return
             lease.settled, lease.used, lease.limit = offer.spent, settled.used, settled.limit
             lease.granted, lease.deadline = settled.granted, deadline
+            lease.in_flight = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the lease has run out of time, and must be settled before it is believed lost."""
+        return self.lease is not None and monotonic() >= self.lease.deadline
+
+    def keep(self) -> None:
+        """Go on with what was not settled this time: its row was locked."""
+        with self.lock:
+            if self.lease is not None:
+                self.lease.in_flight = False
 
 
 @contextmanager

@@ -11,8 +11,9 @@ spent in the bucket that it was lent from, or not at all, and settled there whoe
 import logging
 import os
 import socket
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -20,7 +21,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from django.db import Error, connections
+from django.db import Error, OperationalError, connections
 from django.utils import timezone
 
 from usage_tracking import lending, refusals
@@ -28,10 +29,10 @@ from usage_tracking.conf import usage_settings
 from usage_tracking.counters.accounts import Account, Lease, locked_with, turn_of
 from usage_tracking.counters.base import Counter
 from usage_tracking.counters.exact import ExactCounter, count_between_rails
-from usage_tracking.counters.settlement import Offer, write
+from usage_tracking.counters.settlement import write
 from usage_tracking.counters.settler import Settler
 from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, in_test_case
-from usage_tracking.deadlocks import retried
+from usage_tracking.deadlocks import in_transaction, retried
 from usage_tracking.events import deferred_delivery, dispatch, dispatch_after_commit
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
 from usage_tracking.ledger import Ledger
@@ -43,6 +44,12 @@ __all__ = ["LeasedCounter"]
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+
+Key = tuple[str, object, str]
+"""Database alias, organization key, meter."""
+
+BRIEFLY: Final = 0.1
+"""Seconds to wait for a row that the caller itself may hold."""
 
 BATCH: Final = 1000
 """Leases settled in one transaction: so many organizations' requests wait for it, should theirs have run out."""
@@ -59,9 +66,12 @@ class LeasedCounter(Counter):
 
     def _begin_anew(self) -> None:
         """Own nothing: what the parent process has on lease stays the parent's."""
-        self._accounts: dict[tuple[str, object, str], Account] = {}
+        self._accounts: dict[Key, Account] = {}
         self._holder = f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
         self._stopping = False
+        self._forgets_at = 0.0
+        # One settles at a time.
+        self._settling = threading.Lock()
         self._settler.begin_anew()
 
     def joins(self, using: str) -> bool:
@@ -77,14 +87,15 @@ class LeasedCounter(Counter):
         """Spend from the lease, or refuse from memory."""
         if self._settler.is_unguarded:
             self._settler.guard()
-        account = self._accounts.get((home_of(using), organization_id, meter))
+        key = home_of(using), organization_id, meter
+        account = self._accounts.get(key)
+        # What is joined is undone with the transaction, and memory is not.
+        if (account is None and not refusals.known()) or self.joins(using):
+            return None
         if account is not None and (decision := account.spend(amount, now)):
             return decision
-        if refusals.known():
-            usage = refusals.recall((home_of(using), organization_id, meter), amount, now)
-            if usage is not None:
-                return Decision(allowed=False, amount=amount, usage=usage)
-        return None
+        usage = refusals.recall(key, amount, now) if refusals.known() else None
+        return None if usage is None else Decision(allowed=False, amount=amount, usage=usage)
 
     def take(
         self,
@@ -100,23 +111,38 @@ class LeasedCounter(Counter):
         pk = organization.pk
         if self.joins(using):
             return self._exact.take(organization, amount, meter, now=now, using=using, refusable=refusable)
-        # What is announced is told once the turn is over: a receiver may want to consume in its turn.
-        with deferred_delivery() as outboxes, self._turn(pk, meter, using) as account:
+        account = self._accounts.get((home_of(using), pk, meter))
+        if account is not None and (decision := account.spend(amount, now)):
+            return decision
+        with self._telling(), self._turn(pk, meter, using) as account:
             # Whoever had the turn before may have brought a lease, or a refusal.
             decision = (
                 self.at_once(pk, amount, meter, now=now, using=using) if refusable else account.spend(amount, now)
             )
             if decision is None:
-                account.asked += amount
-                decision = apart(using, lambda: self._ask(account, amount, now, using, refusable=refusable))
-        _tell(outboxes)
+                account.note(amount, usage_settings.LEASE.settle_seconds)
+                decision = self._ask(account, amount, now, using, refusable=refusable)
         return decision
 
     def _ask(self, account: Account, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
-        """Count between the rails while there is nothing to settle or to borrow, else in the slow path."""
-        borrows = account.demand >= lending.BUSY and monotonic() >= account.rests_until and not self._stopping
-        if account.lease is None and not borrows:
-            decision = _count(account.organization_id, amount, account.meter, now=now, using=using)
+        """Count in the database, and borrow for those who come after if the account is busy."""
+        busy = account.demand >= lending.BUSY and monotonic() >= account.rests_until
+        count = partial(self._count, account, amount, now, using, refusable=refusable)
+        if busy and in_transaction():
+            # The caller may hold the organization, which borrowing has to lock, and counting has not.
+            try:
+                return apart(using, partial(count, borrows=True), patience=BRIEFLY)
+            except OperationalError:
+                account.rests_until = monotonic() + usage_settings.LEASE.settle_seconds
+                busy = False
+        return apart(using, partial(count, borrows=busy))
+
+    def _count(
+        self, account: Account, amount: int, now: datetime, using: str, *, refusable: bool, borrows: bool
+    ) -> Decision:
+        """Count between the rails while there is nothing to borrow, else in the slow path."""
+        if not borrows:
+            decision = _count_once(account.organization_id, amount, account.meter, now=now, using=using)
             if decision is not None:
                 return decision
         charge, usage, checkpoint_at = self._visit(
@@ -136,43 +162,37 @@ class LeasedCounter(Counter):
         self, account: Account, now: datetime, using: str, act: Callable[[Ledger], Answer], *, borrows: bool
     ) -> Answer:
         """Settle the account in the slow path, act there, and borrow anew if there is something to borrow."""
-        options = usage_settings.LEASE
-        # The holder's clock starts before the transaction does, and stops at half time: the rest is for settling.
-        deadline = monotonic() + options.expire_seconds / 2
-        expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
+        deadline, expires_at = _times()
         lent = None
         with locked_with([account], account.organization_id, account.meter, now=now, using=using) as [ledger]:
             answer = act(ledger)
-            if borrows and (size := ledger.share(lending.kept(account.demand))):
+            # Asked last: a process that has begun to end meanwhile would not return it.
+            if borrows and not self._stopping and (size := ledger.share(lending.kept(account.demand))):
                 lent = ledger.lend(size, holder=self._holder, expires_at=expires_at)
         if lent is not None:
             account.lease = Lease(lent, ledger.row, deadline=deadline, now=ledger.now)
             self._settler.ensure_running()
         elif borrows:
-            account.rests_until = monotonic() + options.settle_seconds
+            account.rests_until = monotonic() + usage_settings.LEASE.settle_seconds
         return answer
 
     def give_back(self, charge: Charge, *, now: datetime) -> int:
         """Return a charge to the lease if its bucket is still on lease here, else as the exact counter does."""
-        key = home_of(charge.database), charge.organization_id, charge.meter
+        key, using = (home_of(charge.database), charge.organization_id, charge.meter), charge.database
         account = self._accounts.get(key)
-        if account is None:
+        if account is None or self.joins(using):
             return self._exact.give_back(charge, now=now)
         if account.take_back(charge):
             refusals.forget(key)
             return charge.amount
-        using = charge.database
         # What was being settled is in the database once the turn is ours.
-        with deferred_delivery() as outboxes, turn_of(account):
+        with self._telling(), turn_of(account):
             if account.take_back(charge):
-                given = charge.amount
-            elif account.lease is None:
-                given = self._exact.give_back(charge, now=now)
-            else:
-                give_back = partial(Ledger.give_back_charge, charge=charge)
-                given = apart(using, lambda: self._visit(account, now, using, give_back, borrows=False))
-        _tell(outboxes)
-        return given
+                return charge.amount
+            if account.lease is None:
+                return self._exact.give_back(charge, now=now)
+            give_back = partial(Ledger.give_back_charge, charge=charge)
+            return apart(using, lambda: self._visit(account, now, using, give_back, borrows=False))
 
     # -- books ---------------------------------------------------------------------------------------------------------
 
@@ -194,27 +214,28 @@ class LeasedCounter(Counter):
     @contextmanager
     def settled(self, key: object, *meters: str, now: datetime, using: str, **options: Any) -> Iterator[list[Ledger]]:
         """Like `ledger.locked`, with whatever this process has on lease of the organization handed in first."""
-        with deferred_delivery() as outboxes, ExitStack() as turns:
-            accounts = [self._accounts.get((home_of(using), key, meter)) for meter in sorted(usage_settings.METERS)]
-            held = [account for account in accounts if account is not None]
-            if connections[using].in_atomic_block and not self.joins(using):
-                self._settle_beforehand(held, now, using)
-                held = []
-            for account in held:
-                turns.enter_context(turn_of(account))
+        with self._telling(), ExitStack() as stack:
+            held: list[Account] = []
+            meters_on_lease = sorted(usage_settings.leased_meters)
+            if connections[using].in_atomic_block:
+                known = [self._accounts.get((home_of(using), key, meter)) for meter in meters_on_lease]
+                self._settle_beforehand([account for account in known if account is not None], now, using)
+            else:
+                held = [stack.enter_context(self._turn(key, meter, using)) for meter in meters_on_lease]
             with locked_with(held, key, *meters, now=now, using=using, **options) as ledgers:
                 yield ledgers
-        _tell(outboxes)
 
     def _settle_beforehand(self, accounts: Iterable[Account], now: datetime, using: str) -> None:
         """Settle what the caller's transaction is about to change, apart from it and as far as nobody has to wait.
 
         The caller may hold a row that the holder of a turn waits for, or that we would.
         """
+        if self.joins(using):
+            return  # there is no doing it apart
         for account in accounts:
             if account.lease is not None and account.turn.acquire(blocking=False):
                 try:
-                    apart(using, partial(self._settle_alone, account, now, using, closing=True), patience=0.1)
+                    apart(using, partial(self._settle_alone, account, now, using, closing=True), patience=BRIEFLY)
                 except Error:
                     pass  # it stays on the books
                 finally:
@@ -225,63 +246,69 @@ class LeasedCounter(Counter):
 
         What cannot be settled stays on the books. Raises the first error that stopped some of it.
         """
-        with deferred_delivery() as outboxes:
-            self._settle_all(now, closing=closing)
-        _tell(outboxes)
-
-    def _settle_all(self, now: datetime, *, closing: bool) -> None:
-        errors = []
-        known = list(self._accounts.items())
-        if closing:  # who waits for turns does so in the order in which `settled` does
-            known.sort(key=_meter_of)
-        for start in range(0, len(known), BATCH):
-            due: dict[str, list[tuple[Account, Offer]]] = defaultdict(list)
-            for key, account in known[start : start + BATCH]:
-                if not account.turn.acquire(timeout=LOCK_WAIT_SECONDS if closing else 0):
-                    continue  # its own visit settles it
-                offer = account.offer(now, closing=closing)
-                if offer is not None:
-                    due[account.using].append((account, offer))
-                    continue
-                if not account.asked_before:
-                    del self._accounts[key]
-                account.turn.release()
-            for using, offers in due.items():
-                try:
-                    self._settle_together(offers, now, using, closing=closing)
-                except Exception as error:  # noqa: BLE001 - raised once the others have had their turn
-                    errors.append(error)
+        with self._telling(), self._settling:
+            known = list(self._accounts.items())
+            if closing:  # who waits for turns does so in the order in which `settled` does
+                known.sort(key=_meter_of)
+            errors: list[Exception] = []
+            for start in range(0, len(known), BATCH):
+                self._settle_some(known[start : start + BATCH], now, errors, closing=closing)
         if errors:
             raise errors[0]
 
-    def _settle_together(
-        self, offers: list[tuple[Account, Offer]], now: datetime, using: str, *, closing: bool
+    def _settle_some(
+        self, known: Iterable[tuple[Key, Account]], now: datetime, errors: list[Exception], *, closing: bool
     ) -> None:
-        """Settle some leases in one transaction, and in the slow path those with more to do; gives back the turns."""
-        due, left = offers, []
-        try:
-            options = usage_settings.LEASE
-            deadline = monotonic() + options.expire_seconds / 2
-            expires_at = timezone.now() + timedelta(seconds=options.expire_seconds)
-            while due:
-                settled = write([offer for _, offer in due], expires_at=expires_at, using=using)
-                called_back = []
-                for account, offer in due:
-                    if (result := settled.get(offer.pk)) is not None:
-                        account.renew(offer, result, deadline)
-                        if result.is_called_back and (rest := account.offer(now, closing=True)) is not None:
-                            called_back.append((account, rest))
-                    # When closing there is no next time: whoever has locked the row is waited for.
-                    elif closing or offer.pk not in settled:
-                        left.append(account)
-                due = called_back
-            for account in left:
-                self._settle_alone(account, now, using, closing=closing)
-        finally:
-            for account, _ in offers:
-                if account.lease is not None:
-                    account.lease.in_flight = False
-                account.turn.release()
+        """Settle those of some accounts whose turn can be had: together as far as possible, else one by one."""
+        with ExitStack() as turns:
+            due: dict[str, dict[Account, ExitStack]] = defaultdict(dict)
+            for key, account in known:
+                if account.lease is None:
+                    self._forget_if_quiet(key, account)
+                elif account.turn.acquire(timeout=LOCK_WAIT_SECONDS if closing else 0):  # else its own visit settles it
+                    due[account.using][account] = turn = turns.enter_context(ExitStack())
+                    turn.callback(account.turn.release)
+            for using, held in due.items():
+                left = list(held)
+                try:
+                    left = self._settle_together(held, now, using, closing=closing)
+                except Exception as error:  # noqa: BLE001 - raised once the others have had their turn
+                    errors.append(error)
+                    continue
+                for account in left:
+                    try:
+                        self._settle_alone(account, now, using, closing=closing)
+                    except Exception as error:  # noqa: BLE001 - as above
+                        errors.append(error)
+                    finally:
+                        held[account].close()
+
+    def _settle_together(
+        self, held: Mapping[Account, ExitStack], now: datetime, using: str, *, closing: bool
+    ) -> list[Account]:
+        """Settle the accounts that have only a number to tell, and give their turns back; return the others."""
+        deadline, expires_at = _times()
+        due = {account: offer for account in held if (offer := account.offer(now, closing=closing)) is not None}
+        left = []
+        while due:
+            settled = write(list(due.values()), expires_at=expires_at, using=using)
+            called_back = {}
+            for account, offer in due.items():
+                result = settled.get(offer.pk)
+                if result is not None:
+                    account.renew(offer, result, deadline)
+                    if result.is_called_back and (rest := account.offer(now, closing=True)) is not None:
+                        called_back[account] = rest
+                        continue
+                # Where somebody has locked the row there is a next time, unless the end or that of the lease is near.
+                elif closing or offer.pk not in settled or account.is_due:
+                    left.append(account)
+                    continue
+                else:
+                    account.keep()
+                held[account].close()
+            due = called_back
+        return left
 
     def _settle_alone(self, account: Account, now: datetime, using: str, *, closing: bool) -> None:
         borrows = lending.kept(account.demand) > 0 and not closing and not self._stopping
@@ -318,9 +345,36 @@ class LeasedCounter(Counter):
         self._begin_anew()
 
     @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell what is announced in the block when it is over: a receiver may want a turn that the block has."""
+        with deferred_delivery() as outboxes:
+            try:
+                yield
+            finally:
+                told = set(outboxes)
+        _tell(told)
+
+    def _forget_if_quiet(self, key: Key, account: Account) -> None:
+        if account.is_quiet(usage_settings.LEASE.settle_seconds) and account.turn.acquire(blocking=False):
+            try:
+                if account.lease is None and self._accounts.get(key) is account:
+                    del self._accounts[key]
+            finally:
+                account.turn.release()
+
+    def _forget_quiet_ones(self) -> None:
+        """Forget who has not asked for long; the settler does so, too, but comes only while something is on lease."""
+        if monotonic() >= self._forgets_at:
+            self._forgets_at = monotonic() + 60 * usage_settings.LEASE.settle_seconds
+            for key, account in list(self._accounts.items()):
+                self._forget_if_quiet(key, account)
+
+    @contextmanager
     def _turn(self, organization_id: object, meter: str, using: str) -> Iterator[Account]:
         """Have the turn of an account, which is made if there is none."""
         key = home_of(using), organization_id, meter
+        if key not in self._accounts:
+            self._forget_quiet_ones()
         while True:
             account = self._accounts.get(key) or self._accounts.setdefault(key, Account(organization_id, meter, key[0]))
             with turn_of(account):
@@ -330,12 +384,21 @@ class LeasedCounter(Counter):
                     return
 
 
-def _meter_of(item: tuple[tuple[str, object, str], Account]) -> str:
+def _times() -> tuple[float, datetime]:
+    """Return until when what is lent now may be spent, by the monotonic clock, and when it is lost.
+
+    The holder's clock starts before the transaction does, and stops at half time: the rest is for settling.
+    """
+    seconds = usage_settings.LEASE.expire_seconds
+    return monotonic() + seconds / 2, timezone.now() + timedelta(seconds=seconds)
+
+
+def _meter_of(item: tuple[Key, Account]) -> str:
     return item[1].meter
 
 
 # One statement is a transaction of its own; the slow path begins again by itself.
-_count = retried(count_between_rails)
+_count_once = retried(count_between_rails)
 
 
 def _only_settle(_: Ledger) -> None:

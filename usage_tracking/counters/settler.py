@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from multiprocessing.util import Finalize
@@ -14,7 +15,9 @@ from typing import Any, Final, Protocol
 from django.db import DatabaseError, connections, router
 from django.utils import timezone
 
-from usage_tracking.conf import usage_settings
+from usage_tracking.conf import Lease, SettingError, usage_settings
+from usage_tracking.databases import close_own, limit_own_waits
+from usage_tracking.events import deferred_delivery, dispatch
 from usage_tracking.leases import bury_lost_leases
 from usage_tracking.models import UsagePeriod
 
@@ -61,16 +64,25 @@ class Settler:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_ending, self._has_ended = threading.Event(), threading.Event()
+        self._messenger: threading.Thread | None = None
+        self._swept = 0.0
+        self._gives_up_at: float | None = None
         self._sees_to_the_end = False
+        self._held_back_from: Any = signal.SIG_DFL
         self.is_unguarded = True
         """Whether SIGTERM would end the process, for all we know, before anything was returned."""
 
     def ensure_running(self) -> None:
         """Settle from now on, and when the process ends; called when something was borrowed."""
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="usage-settler", daemon=True)
-                self._thread.start()
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name="usage-settler", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    logger.exception("No thread settles what this process has borrowed; the next loan tries again.")
+                else:
+                    self._thread = thread
             if not self._sees_to_the_end:
                 self._sees_to_the_end = self.is_unguarded = True
                 atexit.register(self.stop)
@@ -82,9 +94,14 @@ class Settler:
             return
         self.is_unguarded = False
         handler = signal.getsignal(signal.SIGTERM)
-        if handler not in {None, signal.SIG_IGN, self._hold_back}:
-            self._held_back_from = handler
+        # An event loop that has asked for the signal itself hears of it whatever the handler does.
+        if handler in {None, signal.SIG_IGN, self._hold_back} or getattr(handler, "__module__", "").startswith(
+            "asyncio"
+        ):
+            return
+        with suppress(ValueError):  # in a sub-interpreter, whose main thread is not the process's
             signal.signal(signal.SIGTERM, self._hold_back)
+            self._held_back_from = handler
 
     def _hold_back(self, *_: Any) -> None:
         signal.signal(signal.SIGTERM, self._held_back_from)
@@ -106,10 +123,12 @@ class Settler:
         self._is_ending.set()
         with self._lock:
             thread = self._thread
+            # Whoever asks once more, as several may at the end, waits for the rest of the time only.
+            self._gives_up_at = self._gives_up_at or monotonic() + PATIENCE
         if thread is None or not thread.is_alive():
             self._stop()
         else:
-            self._has_ended.wait(PATIENCE)
+            self._has_ended.wait(max(self._gives_up_at - monotonic(), 0))
 
     def _stop(self) -> None:
         try:
@@ -123,34 +142,50 @@ class Settler:
             logger.exception("What this process has on lease could not be returned; it is lost when it expires.")
 
     def _run(self) -> None:
-        swept = monotonic()
         try:
-            while True:
-                options = usage_settings.LEASE
-                if self._is_ending.wait(options.settle_seconds):
-                    self._stop()
-                    break
+            while not self._is_ending.wait(_options().settle_seconds):
                 self._settle()
-                if monotonic() - swept >= options.expire_seconds:
-                    swept = monotonic()
+                if monotonic() - self._swept >= _options().expire_seconds:
+                    self._swept = monotonic()
                     self._bury()
                 with self._lock:
                     if self._books.is_idle and not self._is_ending.is_set():
                         self._thread = None
                         return
+            self._stop()
         finally:
-            connections.close_all()
+            close_own()
         self._has_ended.set()
 
     def _settle(self) -> None:
-        try:
-            self._books.settle_all(timezone.now())
-        except Exception:
-            logger.exception("What this process has spent could not be settled; it stays on its books.")
-            connections.close_all()  # the next one begins on a new connection
+        with deferred_delivery() as outboxes:
+            try:
+                limit_own_waits(router.db_for_write(UsagePeriod))
+                self._books.settle_all(timezone.now())
+            except Exception:
+                logger.exception("What this process has spent could not be settled; it stays on its books.")
+                close_own()  # the next one begins on a new connection
+        # Not here: a receiver that takes its time would keep everything from being settled.
+        if outboxes and (self._messenger is None or not self._messenger.is_alive()):
+            self._messenger = threading.Thread(target=_tell, args=(outboxes,), name="usage-messenger", daemon=True)
+            self._messenger.start()
 
     def _bury(self) -> None:
         try:
             bury_lost_leases(router.db_for_write(UsagePeriod))
         except Exception:
             logger.exception("Lost leases were not looked for.")
+
+
+def _options() -> Lease:
+    try:
+        return usage_settings.LEASE
+    except SettingError:
+        return Lease()  # a system check names it; what is on lease must be settled all the same
+
+
+def _tell(outboxes: Iterable[str]) -> None:
+    try:
+        dispatch(outboxes)
+    finally:
+        connections.close_all()
