@@ -73,9 +73,9 @@ def bare():
         f"refused - refused_before_bucket FROM usage_tracking_usageperiod WHERE {expired}"
     )
     begin = (
-        f"INSERT INTO usage_tracking_usageperiod (organization_id, meter, start, {end}, is_open, used, refused, on_lease, "
-        f"{limit}, enforcement, reset_mode, bucket_start, used_before_bucket, refused_before_bucket, checkpoint_at, "
-        f"checkpoint_used, closed_by) SELECT organization_id, meter, %(start)s, %(end)s, %(open)s, 0, 0, 0, 1000, "
+        f"INSERT INTO usage_tracking_usageperiod (organization_id, meter, start, {end}, is_open, used, refused, "
+        f"on_lease, {limit}, enforcement, reset_mode, bucket_start, used_before_bucket, refused_before_bucket, "
+        f"checkpoint_at, checkpoint_used, closed_by) SELECT organization_id, meter, %(start)s, %(end)s, %(open)s, 0, 0, 0, 1000, "
         f"'hard', 'lazy', %(start)s, 0, 0, %(day)s, 800, '' FROM {closed}"
     )
     tell = (

@@ -147,7 +147,8 @@ class Process:
             if row.used < row.limit:
                 row.called_back_at = moment(at)
         size = row.share(lending.kept(account.demand), at) if borrows else 0
-        account.end()
+        if account.lease is not None:
+            account.end(account.lease.pk)
         if size:
             row.on_lease += size
             lent = SimpleNamespace(pk=next(self.keys), granted=size)

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from time import monotonic
 from typing import Any
 
-from django.db import OperationalError
+from django.db import OperationalError, connections, transaction
 
 from usage_tracking import lending
 from usage_tracking.counters.settlement import Offer, Settled
@@ -153,10 +154,18 @@ class Account:
                 if known:
                     lease.granted = lease.kept
 
-    def end(self) -> None:
-        """Have no lease any more, as it was settled; that it was in demand in this interval is not forgotten."""
+    def wait_for_commit(self, pk: int, using: str) -> None:
+        """Have no lease any more once the caller's transaction is committed: rolled back, it is still to be settled."""
+        self.resume(known=False)
         with self.lock:
             if self.lease is not None:
+                self.lease.settled = self.lease.spent
+        transaction.on_commit(partial(self.end, pk), using=using)
+
+    def end(self, pk: int) -> None:
+        """Have this lease no more, as it was settled; that it was in demand in this interval is not forgotten."""
+        with self.lock:
+            if self.lease is not None and self.lease.pk == pk:
                 self.asked += max(self.lease.spent - self.lease.marked, 0)
                 self.lease = None
 
@@ -254,8 +263,10 @@ def locked_with(accounts: Iterable[Account], key: object, *meters: str, **option
             account.resume(known=rolled_back)
         raise
     visited = {ledger.terms.meter for ledger in ledgers}
-    for account in handed_in:
-        if account.meter in visited:
-            account.end()
-        else:
+    for account, lease in handed_in.items():
+        if account.meter not in visited:
             account.resume(known=True)
+        elif connections[options["using"]].in_atomic_block:
+            account.wait_for_commit(lease.pk, options["using"])
+        else:
+            account.end(lease.pk)

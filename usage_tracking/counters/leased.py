@@ -29,7 +29,7 @@ from usage_tracking.conf import usage_settings
 from usage_tracking.counters.accounts import Account, Lease, locked_with, turn_of
 from usage_tracking.counters.base import Counter
 from usage_tracking.counters.exact import ExactCounter, count_between_rails
-from usage_tracking.counters.settlement import write
+from usage_tracking.counters.settlement import CommitUnknown, write
 from usage_tracking.counters.settler import Settler
 from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, in_test_case
 from usage_tracking.deadlocks import in_transaction, retried
@@ -127,8 +127,12 @@ class LeasedCounter(Counter):
     def _ask(self, account: Account, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
         """Count in the database, and borrow for those who come after if the account is busy."""
         busy = account.demand >= lending.BUSY and monotonic() >= account.rests_until
-        count = partial(self._count, account, amount, now, using, refusable=refusable)
-        if busy and in_transaction():
+        within = in_transaction()
+        # With a lease there is something to settle; in a transaction that can wait.
+        count = partial(
+            self._count, account, amount, now, using, refusable=refusable, at_once=within or account.lease is None
+        )
+        if busy and within:
             # The caller may hold the organization, which borrowing has to lock, and counting has not.
             try:
                 return apart(using, partial(count, borrows=True), patience=BRIEFLY)
@@ -138,10 +142,18 @@ class LeasedCounter(Counter):
         return apart(using, partial(count, borrows=busy))
 
     def _count(
-        self, account: Account, amount: int, now: datetime, using: str, *, refusable: bool, borrows: bool
+        self,
+        account: Account,
+        amount: int,
+        now: datetime,
+        using: str,
+        *,
+        refusable: bool,
+        at_once: bool,
+        borrows: bool,
     ) -> Decision:
-        """Count between the rails while there is nothing to borrow, else in the slow path."""
-        if not borrows:
+        """Count between the rails while there is nothing to borrow and nothing to settle, else in the slow path."""
+        if at_once and not borrows:
             decision = _count_once(account.organization_id, amount, account.meter, now=now, using=using)
             if decision is not None:
                 return decision
@@ -217,7 +229,7 @@ class LeasedCounter(Counter):
         with self._telling(), ExitStack() as stack:
             held: list[Account] = []
             meters_on_lease = sorted(usage_settings.leased_meters)
-            if connections[using].in_atomic_block:
+            if connections[using].in_atomic_block and not self.joins(using):
                 known = [self._accounts.get((home_of(using), key, meter)) for meter in meters_on_lease]
                 self._settle_beforehand([account for account in known if account is not None], now, using)
             else:
@@ -230,8 +242,6 @@ class LeasedCounter(Counter):
 
         The caller may hold a row that the holder of a turn waits for, or that we would.
         """
-        if self.joins(using):
-            return  # there is no doing it apart
         for account in accounts:
             if account.lease is not None and account.turn.acquire(blocking=False):
                 try:
@@ -291,7 +301,14 @@ class LeasedCounter(Counter):
         due = {account: offer for account in held if (offer := account.offer(now, closing=closing)) is not None}
         left = []
         while due:
-            settled = write(list(due.values()), expires_at=expires_at, using=using)
+            try:
+                settled = write(list(due.values()), expires_at=expires_at, using=using)
+            except CommitUnknown:
+                raise
+            except BaseException:
+                for account in due:
+                    account.keep()
+                raise
             called_back = {}
             for account, offer in due.items():
                 result = settled.get(offer.pk)

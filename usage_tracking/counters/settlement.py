@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django.db import transaction
+from django.db import DatabaseError, Error, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -22,7 +22,11 @@ from usage_tracking.models import UsageLease, UsagePeriod
 from usage_tracking.quotas import Enforcement, ceiling_of, next_announcement, next_checkpoint
 from usage_tracking.updates import update_each
 
-__all__ = ["Offer", "Settled", "write"]
+__all__ = ["CommitUnknown", "Offer", "Settled", "write"]
+
+
+class CommitUnknown(DatabaseError):
+    """The database did not say whether it has committed a settlement: it is to be repeated, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,31 +73,43 @@ def write(offers: Sequence[Offer], *, expires_at: datetime, using: str) -> dict[
     """Settle the leases that are plain, in one transaction; return what became of each by its key.
 
     None stands for one whose period somebody else has locked: it waits for the next time. Those that are missing
-    belong to the ledger.
+    belong to the ledger. Raises a database error if nothing was written, CommitUnknown if the commit itself failed.
     """
-    with transaction.atomic(using=using):
-        rows = _locked_rows([offer.period_id for offer in offers], using)
-        stored = _stored([offer.pk for offer in offers], using)
-        results: dict[int, Settled | None] = {}
-        periods: dict[int, list[int]] = {}
-        leases: dict[int, list[int]] = {}
-        ended: list[int] = []
-        real = timezone.now()
-        for offer in offers:
-            row, lease = rows.get(offer.period_id), stored.get(offer.pk)
-            if lease is not None and row is None:
-                results[offer.pk] = None
-            elif lease is not None and row is not None and (plan := _plan(offer, row, lease, real)):
-                settled, periods[row.pk] = plan
-                results[offer.pk] = settled
-                if settled.granted is None:
-                    ended.append(offer.pk)
-                else:
-                    leases[offer.pk] = [offer.spent, settled.granted]
-        update_each(UsagePeriod, periods, ["used", "on_lease", "checkpoint_used"], using=using)
-        update_each(UsageLease, leases, ["settled", "granted"], using=using, expires_at=expires_at)
-        if ended:
-            UsageLease.objects.using(using).filter(_among(ended)).delete()
+    committing = False
+    try:
+        with transaction.atomic(using=using):
+            results = _write(offers, expires_at, using)
+            committing = True
+    except Error as error:
+        if committing:
+            raise CommitUnknown from error
+        raise
+    return results
+
+
+def _write(offers: Sequence[Offer], expires_at: datetime, using: str) -> dict[int, Settled | None]:
+    rows = _locked_rows([offer.period_id for offer in offers], using)
+    stored = _stored([offer.pk for offer in offers], using)
+    results: dict[int, Settled | None] = {}
+    periods: dict[int, list[int]] = {}
+    leases: dict[int, list[int]] = {}
+    ended: list[int] = []
+    real = timezone.now()
+    for offer in offers:
+        row, lease = rows.get(offer.period_id), stored.get(offer.pk)
+        if lease is not None and row is None:
+            results[offer.pk] = None
+        elif lease is not None and row is not None and (plan := _plan(offer, row, lease, real)):
+            settled, periods[row.pk] = plan
+            results[offer.pk] = settled
+            if settled.granted is None:
+                ended.append(offer.pk)
+            else:
+                leases[offer.pk] = [offer.spent, settled.granted]
+    update_each(UsagePeriod, periods, ["used", "on_lease", "checkpoint_used"], using=using)
+    update_each(UsageLease, leases, ["settled", "granted"], using=using, expires_at=expires_at)
+    if ended:
+        UsageLease.objects.using(using).filter(_among(ended)).delete()
     return results
 
 
