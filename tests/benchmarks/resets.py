@@ -75,8 +75,8 @@ def bare():
     begin = (
         f"INSERT INTO usage_tracking_usageperiod (organization_id, meter, start, {end}, is_open, used, refused, "
         f"on_lease, {limit}, enforcement, reset_mode, bucket_start, used_before_bucket, refused_before_bucket, "
-        f"checkpoint_at, checkpoint_used, closed_by) SELECT organization_id, meter, %(start)s, %(end)s, %(open)s, 0, 0, 0, 1000, "
-        f"'hard', 'lazy', %(start)s, 0, 0, %(day)s, 800, '' FROM {closed}"
+        f"checkpoint_at, checkpoint_used, closed_by) SELECT organization_id, meter, %(start)s, %(end)s, %(open)s, "
+        f"0, 0, 0, 1000, 'hard', 'lazy', %(start)s, 0, 0, %(day)s, 800, '' FROM {closed}"
     )
     tell = (
         f"INSERT INTO usage_tracking_usageevent (organization_id, kind, meter, period_id, {limit}, actor_label, "
