@@ -131,7 +131,8 @@ def test_killed_and_stopped_processes_cost_at_most_what_they_have_borrowed(test_
     used = counted(organization)
     assert served.stat().st_size >= sum(answer.allowed for answer in flat(results)) > 300
     assert used <= 6000
-    assert 0 <= used - served.stat().st_size <= sum(lost(0))
+    # Each of its four clients may have died with one admitted that it had not noted yet.
+    assert 0 <= used - served.stat().st_size <= sum(lost(0)) + 4
     # The tombstones of the dead alone are left.
     assert {lease.holder.split(":")[1] for lease in UsageLease.objects.all()} == {str(crowd.key_of(0))}
     assert not UsageLease.objects.filter(lost_at=None).exists()

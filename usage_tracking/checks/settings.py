@@ -128,7 +128,7 @@ def check_api_keys(**_: Any) -> Iterator[CheckMessage]:
 @unless_settings_are_broken
 def check_lease(**_: Any) -> Iterator[CheckMessage]:
     """LEASE is for meters that are leased."""
-    if given().get("LEASE") and not usage_settings.leased_meters:
+    if "LEASE" in given() and not usage_settings.leased_meters:
         yield Warning(
             "LEASE says how to borrow, but no meter is counted by the leased counter.",
             hint="Set COUNTER, or the 'counter' of a meter in METERS, to 'leased'; or remove LEASE.",

@@ -256,7 +256,12 @@ class LeasedCounter(Counter):
 
         What cannot be settled stays on the books. Raises the first error that stopped some of it.
         """
-        with self._telling(), self._settling:
+        with self._telling(), ExitStack() as stack:
+            # Whoever waits for another settlement may be the end of the process, which has no patience left.
+            if not self._settling.acquire(timeout=2 * LOCK_WAIT_SECONDS):
+                message = "Another settlement does not come to its end."
+                raise OperationalError(message)
+            stack.callback(self._settling.release)
             known = list(self._accounts.items())
             if closing:  # who waits for turns does so in the order in which `settled` does
                 known.sort(key=_meter_of)
