@@ -9,9 +9,9 @@ charged once the charge was sent to the database: nobody can tell how much of it
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
@@ -30,7 +30,7 @@ from usage_tracking.models import UsageTrackedOrganization
 from usage_tracking.organizations import database_of
 from usage_tracking.problems import Problem
 from usage_tracking.quotas import Decision
-from usage_tracking.resolvers import PreparedResolver, prepare_resolver, resolve_organization
+from usage_tracking.resolvers import PreparedResolver, prepare_resolver
 
 __all__ = ["Outcome", "acharge", "afinish", "answer_with", "begin", "charge", "finish", "outcome_of", "prepare"]
 
@@ -111,9 +111,10 @@ def charge(
 async def acharge(request: HttpRequest, view: Callable[..., Any]) -> Outcome | None:
     """Do the same from the event loop: one hop to a thread for resolver and counter together.
 
-    None if the request is not counted, or if host and counter know from memory all that there is to ask.
+    There is no hop if the request is not counted, or if host and counter know from memory all that there is to ask.
     """
-    try:
+    resolve: PreparedResolver | None = None
+    with suppress(Exception):  # `charge` meets it again, and knows what to do
         usage = _usage_of(request, view)
         if usage is None:
             return None
@@ -121,9 +122,7 @@ async def acharge(request: HttpRequest, view: Callable[..., Any]) -> Outcome | N
         if (outcome := outcome_of(request) or _consume_at_once(resolve.known, usage)) is not None:
             setattr(request, OUTCOME, outcome)
             return outcome
-    except Exception:  # noqa: BLE001 - `charge` meets it again, and knows what to do
-        resolve = PreparedResolver(partial(resolve_organization, request))
-    outcome = await sync_to_async(charge)(request, view, resolve)
+    outcome = await sync_to_async(charge)(request, view, resolve or await prepare_resolver(request))
     prepare()  # the thread may have borrowed something, and could not see to that
     return outcome
 
@@ -142,8 +141,6 @@ def _usage_of(request: HttpRequest, view: Callable[..., Any]) -> ViewUsage | Non
 
 def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage: ViewUsage) -> Outcome:
     amount = _amount_of(request, usage)
-    if (decision := consume_at_once(organization, amount, usage.meter)) is not None:
-        return Outcome(organization=organization, decision=decision)
     using = charge_alias(database_of(organization))
     if not counter_of(usage.meter).joins(using):
         return Outcome(organization=organization, decision=consume(organization, amount, usage.meter, using=using))

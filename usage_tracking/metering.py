@@ -281,18 +281,23 @@ def _take(
     using: str | None,
     refusable: bool,
 ) -> Decision:
-    validate_amount(amount)
-    if meter != DEFAULT_METER:  # that one is always there
-        meter_named(meter)
-    key_of(organization)
+    _check(organization, amount, meter)
     if not usage_settings.ENABLED:
         return Decision(allowed=True, amount=amount, usage=usage_of(organization, meter, now=now))
     now = instant(now)
     using = using or database_of(organization)
-    if refusable and (decision := consume_at_once(organization, amount, meter, now=now, using=using)) is not None:
-        return decision
-    decision = counter_of(meter).take(organization, amount, meter, now=now, using=using, refusable=refusable)
+    counter = counter_of(meter)
+    decision = counter.at_once(organization.pk, amount, meter, now=now, using=using, refusable=refusable)
+    if decision is None:
+        decision = counter.take(organization, amount, meter, now=now, using=using, refusable=refusable)
     return _logged(decision, organization) if refusable else decision
+
+
+def _check(organization: UsageTrackedOrganization, amount: int, meter: str) -> None:
+    validate_amount(amount)
+    if meter != DEFAULT_METER:  # that one is always there
+        meter_named(meter)
+    key_of(organization)
 
 
 async def aconsume(
@@ -304,9 +309,7 @@ async def aconsume(
     using: str | None = None,
 ) -> Decision:
     """Do the same from the event loop, which it leaves only where the database must be asked."""
-    validate_amount(amount)
-    meter_named(meter)
-    key_of(organization)
+    _check(organization, amount, meter)
     decision = consume_at_once(organization, amount, meter, now=now, using=using)
     if decision is not None:
         return decision

@@ -24,8 +24,9 @@ class Counter(ABC):
         *,
         now: datetime,  # noqa: ARG002
         using: str,  # noqa: ARG002
+        refusable: bool = True,  # noqa: ARG002
     ) -> Decision | None:
-        """Take, or refuse, from memory, without waiting for anything; None when the database must be asked."""
+        """Take, or refuse if `refusable`, from memory, without waiting; None when the database must be asked."""
         return None
 
     @abstractmethod

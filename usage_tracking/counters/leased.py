@@ -82,7 +82,14 @@ class LeasedCounter(Counter):
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def at_once(
-        self, organization_id: object, amount: int, meter: str, *, now: datetime, using: str
+        self,
+        organization_id: object,
+        amount: int,
+        meter: str,
+        *,
+        now: datetime,
+        using: str,
+        refusable: bool = True,
     ) -> Decision | None:
         """Spend from the lease, or refuse from memory."""
         if self._settler.is_unguarded:
@@ -94,7 +101,7 @@ class LeasedCounter(Counter):
             return None
         if account is not None and (decision := account.spend(amount, now)):
             return decision
-        usage = refusals.recall(key, amount, now) if refusals.known() else None
+        usage = refusals.recall(key, amount, now) if refusable and refusals.known() else None
         return None if usage is None else Decision(allowed=False, amount=amount, usage=usage)
 
     def take(
@@ -107,18 +114,13 @@ class LeasedCounter(Counter):
         using: str,
         refusable: bool = True,
     ) -> Decision:
-        """Spend `amount` from the lease, else count it in the database and borrow for those who come after it."""
+        """Count `amount`, which memory could not answer for, in the database; borrow for those who come after it."""
         pk = organization.pk
         if self.joins(using):
             return self._exact.take(organization, amount, meter, now=now, using=using, refusable=refusable)
-        account = self._accounts.get((home_of(using), pk, meter))
-        if account is not None and (decision := account.spend(amount, now)):
-            return decision
         with self._telling(), self._turn(pk, meter, using) as account:
             # Whoever had the turn before may have brought a lease, or a refusal.
-            decision = (
-                self.at_once(pk, amount, meter, now=now, using=using) if refusable else account.spend(amount, now)
-            )
+            decision = self.at_once(pk, amount, meter, now=now, using=using, refusable=refusable)
             if decision is None:
                 account.note(amount, usage_settings.LEASE.settle_seconds)
                 decision = self._ask(account, amount, now, using, refusable=refusable)
@@ -264,7 +266,7 @@ class LeasedCounter(Counter):
             stack.callback(self._settling.release)
             known = list(self._accounts.items())
             if closing:  # who waits for turns does so in the order in which `settled` does
-                known.sort(key=_meter_of)
+                known.sort(key=lambda item: item[1].meter)
             errors: list[Exception] = []
             for start in range(0, len(known), BATCH):
                 self._settle_some(known[start : start + BATCH], now, errors, closing=closing)
@@ -413,10 +415,6 @@ def _times() -> tuple[float, datetime]:
     """
     seconds = usage_settings.LEASE.expire_seconds
     return monotonic() + seconds / 2, timezone.now() + timedelta(seconds=seconds)
-
-
-def _meter_of(item: tuple[Key, Account]) -> str:
-    return item[1].meter
 
 
 # One statement is a transaction of its own; the slow path begins again by itself.
