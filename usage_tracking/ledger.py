@@ -280,7 +280,8 @@ class Ledger:
         """Count `amount`, or refuse it: None when hard enforcement has no room and it is `refusable`."""
         row = self.row
         if refusable and row.limit is not None and row.enforcement == Enforcement.HARD and amount > self.room:
-            self.bury_lost()
+            if row.on_lease:
+                self.bury_lost()
             if amount > self.room:
                 row.refused += 1
                 # What is on lease may come back unspent: only what is used exceeds a limit.
@@ -414,8 +415,6 @@ class Ledger:
 
         What was lost is charged in its bucket, or forgiven, and recorded for staff to decide otherwise.
         """
-        if not self.row.on_lease and not self._leases().exists():
-            return 0
         real = timezone.now()
         lost = list(self._leases().filter(lost_at=None, expires_at__lte=real).select_for_update())
         for lease in lost:
