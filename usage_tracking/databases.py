@@ -5,10 +5,9 @@ with its rollback. On a connection of its own it is committed at once.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from threading import Thread
 from typing import Any, Final, TypeVar
 
 from django.db import Error, connections, router, transaction
@@ -22,9 +21,11 @@ __all__ = [
     "LOCK_WAIT_SECONDS",
     "apart",
     "charge_alias",
+    "close_own",
     "home_of",
     "in_test_case",
     "limit_lock_waits",
+    "limit_own_waits",
     "locking",
     "survival_of",
 ]
@@ -113,27 +114,16 @@ def apart(using: str, work: Callable[[], R], *, patience: float = LOCK_WAIT_SECO
     if not connections[using].in_atomic_block:
         return work()
 
-    def on_a_connection_of_its_own() -> R:
+    def on_its_own_connection() -> R:
         try:
             _limit_lock_waits(connections[using], patience)
             return work()
         finally:
             close_own()
 
-    answer: Future[R] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(on_a_connection_of_its_own())
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            answer.set_exception(error)
-
-    thread = Thread(target=copy_context().run, args=(run,), name="usage-apart", daemon=True)
-    thread.start()
-    try:
-        return answer.result()
-    finally:
-        thread.join()  # also when the caller is interrupted: what is done here is done under the caller's locks
+    # Its end is waited for, also when the caller is interrupted: what is done here is done under the caller's locks.
+    with ThreadPoolExecutor(1, thread_name_prefix="usage-apart") as thread:
+        return thread.submit(copy_context().run, on_its_own_connection).result()
 
 
 def limit_own_waits(using: str) -> None:

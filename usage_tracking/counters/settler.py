@@ -95,9 +95,8 @@ class Settler:
         self.is_unguarded = False
         handler = signal.getsignal(signal.SIGTERM)
         # An event loop that has asked for the signal itself hears of it whatever the handler does.
-        if handler in {None, signal.SIG_IGN, self._hold_back} or getattr(handler, "__module__", "").startswith(
-            "asyncio"
-        ):
+        is_asyncio = str(getattr(handler, "__module__", "")).startswith("asyncio")
+        if is_asyncio or handler in {None, signal.SIG_IGN, self._hold_back}:
             return
         with suppress(ValueError):  # in a sub-interpreter, whose main thread is not the process's
             signal.signal(signal.SIGTERM, self._hold_back)
