@@ -45,7 +45,8 @@ def _ietf(usage: Usage, now: datetime) -> dict[str, str]:
 @lru_cache(maxsize=1024)  # one for each plan, say
 def _policy(meter: str, limit: int, period: Period) -> str:
     quota = f'"{meter}";q={min(limit, MAX_INTEGER)}'
-    return quota if period.seconds is None else f"{quota};w={period.seconds}"
+    window = period.seconds
+    return quota if window is None else f"{quota};w={window}"
 
 
 def _x_ratelimit(usage: Usage, now: datetime) -> dict[str, str]:

@@ -14,7 +14,7 @@ from django.db.models.functions import Coalesce
 
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
-from usage_tracking.ledger import instant, locked
+from usage_tracking.ledger import Ledger, instant, locked
 from usage_tracking.models import UsageEvent, UsageHistory, UsageLease, UsagePeriod, check_text, get_organization_model
 from usage_tracking.plans import meter_named
 from usage_tracking.selections import in_batches
@@ -206,9 +206,8 @@ def _try_to_repair(finding: Finding, *, reason: str, now: datetime, using: str) 
 @retried
 def _repair(finding: Finding, *, reason: str, now: datetime, using: str) -> Finding:
     """Set the drifted period to what its history says now, under lock, and record it; return what was done."""
-    rows = UsagePeriod.objects.using(using).filter(pk=finding.period_id)
     with locked(finding.organization_id, finding.meter, now=now, using=using) as [ledger]:
-        row = ledger.row if ledger.row.pk == finding.period_id else rows.select_for_update().get()
+        row = _locked_row(finding, ledger)
         # Locking, so that MariaDB reads what is committed now, as it did the period.
         history = row.history.using(using).select_for_update()
         recorded = sum(history.values_list("used", flat=True))
@@ -233,12 +232,18 @@ def _repair(finding: Finding, *, reason: str, now: datetime, using: str) -> Find
 @retried
 def _repair_on_lease(finding: Finding, *, now: datetime, using: str) -> Finding:
     """Set what a period has on lease to what its leases have left now, under lock; return what was done."""
-    rows = UsagePeriod.objects.using(using).filter(pk=finding.period_id)
     with locked(finding.organization_id, finding.meter, now=now, using=using) as [ledger]:
-        row = ledger.row if ledger.row.pk == finding.period_id else rows.select_for_update().get()
+        row = _locked_row(finding, ledger)
         leases = _live_leases(using).filter(period=row).select_for_update()
         lent = sum(leases.values_list(LEFT, flat=True)) if row.is_open else 0
         stored, row.on_lease = row.on_lease, lent
         if row is not ledger.row:
             row.save(using=using, update_fields=["on_lease"])
     return replace(finding, stored=stored, expected=lent, repaired=True)
+
+
+def _locked_row(finding: Finding, ledger: Ledger) -> UsagePeriod:
+    """Return the period that was found, under lock: the ledger's own row if it is still the open one."""
+    if ledger.row.pk == finding.period_id:
+        return ledger.row
+    return UsagePeriod.objects.using(ledger.using).select_for_update().get(pk=finding.period_id)

@@ -6,11 +6,7 @@ Each library is set up as its manual recommends.
 import os
 from importlib.util import find_spec
 
-import pymysql
-
-from tests.settings import database
-
-pymysql.install_as_MySQLdb()
+from tests.settings import MIDDLEWARE, REDIS_URL, database
 
 BENCHMARK_GUARD = os.environ.get("BENCHMARK_GUARD", "nothing")
 # Whatever this process writes is found, and removed, by this.
@@ -24,7 +20,6 @@ if BENCHMARK_ASYNC:
     if DATABASES["default"]["ENGINE"].endswith("postgresql") and find_spec("psycopg_pool"):
         DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 2, "max_size": 10}
 
-REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -46,16 +41,7 @@ INSTALLED_APPS = [
 ]
 
 # What comes before the guard: a new project's, and one that stands for its authentication.
-MIDDLEWARE = [
-    "django.middleware.security.SecurityMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "tests.benchmarks.middleware.Authenticate",
-]
+MIDDLEWARE = [*MIDDLEWARE[:-1], "tests.benchmarks.middleware.Authenticate"]
 if BENCHMARK_ASYNC:
     # Django's hop to a thread each, and hide what a guard costs that does so too.
     del MIDDLEWARE[:-1]

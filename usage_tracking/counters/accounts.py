@@ -129,11 +129,15 @@ class Account:
         return self.lease is None and monotonic() - self.began >= 2 * interval
 
     def _begin_interval(self) -> None:
-        lease = self.lease
-        self.asked_before = self.asked + (lease.spent - lease.marked if lease else 0)
+        self.asked_before = self._asked_so_far
         self.asked, self.began = 0, monotonic()
-        if lease is not None:
-            lease.marked = lease.spent
+        if self.lease is not None:
+            self.lease.marked = self.lease.spent
+
+    @property
+    def _asked_so_far(self) -> int:
+        lease = self.lease
+        return self.asked + (0 if lease is None else lease.spent - lease.marked)
 
     def hand_in(self) -> SpentLease | None:
         """Let nothing more be spent of the lease, and return what to settle."""
@@ -186,8 +190,7 @@ class Account:
     @property
     def demand(self) -> int:
         """Units asked for in this settle interval so far, or in the last one if that was more."""
-        lease = self.lease
-        return max(self.asked + (lease.spent - lease.marked if lease else 0), self.asked_before)
+        return max(self._asked_so_far, self.asked_before)
 
     def offer(self, now: datetime, *, closing: bool) -> Offer | None:
         """Decide what to settle and what to keep, and let nothing else be spent meanwhile; begins a new interval."""
