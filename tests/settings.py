@@ -44,11 +44,7 @@ def database(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": parts.hostname,
         "PORT": parts.port or "",
-        "OPTIONS": {
-            "connect_timeout": 5,
-            # A commit need not be on the disk: tests crash processes, never the server. It halves what they wait for.
-            **({"options": "-c synchronous_commit=off"} if engine == "postgresql" else {}),
-        },
+        "OPTIONS": {"connect_timeout": 5},
     }
 
 
