@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from usage_tracking import headers, problems
 from usage_tracking.conf import CounterError, SettingError, usage_settings
-from usage_tracking.counters import counter_of, leased_counter
+from usage_tracking.counters import leased_counter
 from usage_tracking.databases import charge_alias, survival_of
 from usage_tracking.decorators import ViewUsage, usage_of_view
 from usage_tracking.metering import consume, consume_at_once, give_back
@@ -100,7 +100,7 @@ def charge(
             organization = None if usage is None else resolve()
             if usage is None or organization is None:
                 return None
-            outcome = _consume(request, organization, usage)
+            outcome = _consume_at_once(organization, usage) or _consume(request, organization, usage)
         except Exception:
             logger.exception("A request to %s could not be counted.", request.path)
             outcome = Outcome(unavailable=_refuses_uncounted())
@@ -139,23 +139,26 @@ def _usage_of(request: HttpRequest, view: Callable[..., Any]) -> ViewUsage | Non
     return None if usage.exempt else usage
 
 
-def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage: ViewUsage) -> Outcome:
-    amount = _amount_of(request, usage)
-    using = charge_alias(database_of(organization))
-    if not counter_of(usage.meter).joins(using):
-        return Outcome(organization=organization, decision=consume(organization, amount, usage.meter, using=using))
-    # A failed statement would break the transaction that we join: a savepoint keeps that to ourselves.
-    with transaction.atomic(using=using):
-        decision = consume(organization, amount, usage.meter, using=using)
-    return Outcome(organization=organization, decision=decision, still_charged=survival_of(connections[using]))
-
-
 def _consume_at_once(organization: UsageTrackedOrganization | None, usage: ViewUsage) -> Outcome | None:
-    """Charge a request without leaving the event loop; None if that cannot be done."""
+    """Charge a request from memory, on whichever thread or event loop; None if that cannot be done."""
     if organization is None or callable(usage.amount):  # a view's own callable may ask the database
         return None
     decision = consume_at_once(organization, usage.amount, usage.meter)
     return None if decision is None else Outcome(organization=organization, decision=decision)
+
+
+def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage: ViewUsage) -> Outcome:
+    amount = _amount_of(request, usage)
+    using = charge_alias(database_of(organization))
+    connection = connections[using]
+    if not connection.in_atomic_block:
+        return Outcome(organization=organization, decision=consume(organization, amount, usage.meter, using=using))
+    # A failed statement would break the transaction that we may join: a savepoint keeps that to ourselves.
+    with transaction.atomic(using=using):
+        decision = consume(organization, amount, usage.meter, using=using)
+    if decision.charge is None or not decision.charge.joined:
+        return Outcome(organization=organization, decision=decision)
+    return Outcome(organization=organization, decision=decision, still_charged=survival_of(connection))
 
 
 def _amount_of(request: HttpRequest, usage: ViewUsage) -> int:

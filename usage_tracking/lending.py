@@ -10,12 +10,12 @@ and nothing is lent until whoever was refused may have asked again. tests/benchm
 """
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["BUSY", "is_called_back", "kept", "share"]
+__all__ = ["BUSY", "Demand", "is_called_back", "kept", "share"]
 
 BUSY: Final = 8
-"""Units in one settle interval from which borrowing costs less than counting each of them."""
+"""Calls in one settle interval from which borrowing costs less than counting each of them."""
 
 AHEAD: Final = 2
 """Settle intervals that a lease is to last: one until it is renewed, one in reserve."""
@@ -27,9 +27,16 @@ RETRY: Final = timedelta(seconds=1)
 """When whoever was refused may ask again, at the latest: so long the refusal is remembered."""
 
 
-def kept(demand: int) -> int:
-    """Return how much a process keeps on its lease when it has used `demand` units in a settle interval."""
-    return AHEAD * demand if demand >= BUSY else 0
+class Demand(NamedTuple):
+    """What a process was asked for in a settle interval."""
+
+    units: int
+    calls: int
+
+
+def kept(demand: Demand) -> int:
+    """Return how many units a process keeps on its lease when it is asked for so much in a settle interval."""
+    return AHEAD * demand.units if demand.calls >= BUSY else 0
 
 
 def share(wanted: int, free: int, *, on_lease: int = 0) -> int:

@@ -177,6 +177,8 @@ class Charge:
     amount: int
     period_id: int
     bucket_start: datetime
+    joined: bool = False
+    """Whether it belongs to the transaction that was open then: rolled back, it never was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

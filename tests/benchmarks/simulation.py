@@ -123,11 +123,13 @@ class Process:
         if self.unspent:
             amount = min(amount, self.unspent)
             assert account.spend(amount, NOW)
+            account.lease.calls += amount - 1  # one each
             return amount
         if at < self.refused_until:
             return 0
         account.asked += 1
-        borrows = account.demand >= lending.BUSY and at >= account.rests_until
+        account.calls += 1
+        borrows = account.keeps > 0 and at >= account.rests_until
         if account.lease is None and not borrows and self.row.counts_between_rails():
             self.costs["counted"] += 1
             return 1
@@ -146,7 +148,7 @@ class Process:
             self.refused_until = at + lending.RETRY.total_seconds()
             if row.used < row.limit:
                 row.called_back_at = moment(at)
-        size = row.share(lending.kept(account.demand), at) if borrows else 0
+        size = row.share(account.keeps, at) if borrows else 0
         if account.lease is not None:
             account.end(account.lease.pk)
         if size:
@@ -174,7 +176,7 @@ class Process:
         seen = settlement._Row(1, True, NOW, row.used, 0, row.on_lease, row.limit, HARD, 0, row.called_back_at)
         plan = settlement._plan(offer, seen, row.leases[offer.pk], moment(at))
         if plan is None:  # a threshold was crossed
-            self._visit(at, lending.kept(account.demand) > 0, 0)
+            self._visit(at, account.keeps > 0, 0)
             return None
         settled, (row.used, row.on_lease, _) = plan
         if settled.granted is None:
@@ -228,7 +230,7 @@ def fleet(requests, routing, *, settle_seconds=1, seed=1):
             if one.settle(at):
                 settling[cell % PROCESSES] += 1
                 busiest += cell < PROCESSES
-            elif not one.account.asked_before:
+            elif not one.account.before.calls:
                 del processes[cell]
         costs["settled"] += settling.total()
         costs["batches"] += sum(-(-number // leased.BATCH) for number in settling.values())
@@ -320,7 +322,7 @@ def prices():
             for _ in range(lending.BUSY - 3):
                 consume(organization)
             consume(organization)
-            consume(organization, lending.kept(lending.BUSY))
+            consume(organization, lending.AHEAD * lending.BUSY)
             priced("loans", lambda: consume(organization))  # the dearer ones: the last lease is handed in first
             consume(organization)
             priced("batches", lambda: leased_counter.settle_all(timezone.now()))

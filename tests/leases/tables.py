@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from usage_tracking.lending import BUSY
+from usage_tracking.metering import consume
 from usage_tracking.models import UsageEvent, UsageLease, UsagePeriod
 
 NOW = datetime(2026, 6, 10, 12, tzinfo=UTC)
@@ -10,8 +11,17 @@ DAY = timedelta(days=1)
 NEXT_MONTH = NOW + timedelta(days=30)
 
 
-def take(counter, organization, amount=BUSY, *, now=NOW, meter="api"):
-    """Consume in the process that a counter stands for; the first BUSY units bring it a lease."""
+def borrow(organization, *, meter="api", now=None):
+    """Consume BUSY units, one by one: the last of them brings this process a lease of twice as many."""
+    for _ in range(BUSY):
+        decision = consume(organization, meter=meter, now=now)
+    return decision
+
+
+def take(counter, organization, amount=None, *, now=NOW, meter="api"):
+    """Consume in the process that a counter stands for; without an amount as `borrow` does."""
+    if amount is None:
+        return [take(counter, organization, 1, now=now, meter=meter) for _ in range(BUSY)][-1]
     if (decision := counter.at_once(organization.pk, amount, meter, now=now, using="default")) is not None:
         return decision
     return counter.take(organization, amount, meter, now=now, using="default")

@@ -9,16 +9,10 @@ from tests.factories import OrganizationFactory
 from usage_tracking import refusals
 from usage_tracking.counters.exact import ExactCounter
 from usage_tracking.counters.leased import LeasedCounter
-from usage_tracking.lending import BUSY, is_called_back, kept, share
+from usage_tracking.lending import BUSY, is_called_back, share
 from usage_tracking.models import UsageLease, UsagePeriod
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(("demand", "expected"), [(0, 0), (BUSY - 1, 0), (BUSY, 2 * BUSY), (1000, 2000)])
-def test_who_is_busy_keeps_what_two_intervals_need(demand, expected):
-    """Who is not busy keeps nothing."""
-    assert kept(demand) == expected
 
 
 @pytest.mark.parametrize(
@@ -52,7 +46,7 @@ def counters(configure, monkeypatch):
     configure(COUNTER="leased", DEFAULT_LIMIT=100)
     pair = LeasedCounter(ExactCounter()), LeasedCounter(ExactCounter())
     for counter in pair:
-        monkeypatch.setattr(counter, "joins", lambda using: False)
+        monkeypatch.setattr(counter, "_joins", lambda using: False)
         monkeypatch.setattr(counter._settler, "ensure_running", lambda: None)
         # At the end of the test run there is nothing to return.
         monkeypatch.setattr(counter._settler, "stop", lambda: None)

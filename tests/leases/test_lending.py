@@ -4,20 +4,20 @@ from itertools import pairwise
 
 import pytest
 
-from tests.leases.tables import NOW, on_lease, open_row, take
+from tests.leases.tables import NOW, borrow, on_lease, open_row, take
 from usage_tracking import lending
 from usage_tracking.counters import leased_counter
 from usage_tracking.counters.exact import ExactCounter
-from usage_tracking.lending import BUSY, kept, share
+from usage_tracking.lending import BUSY, Demand, kept, share
 from usage_tracking.metering import consume, record, usage_of, would_allow
 
 # -- arithmetic --------------------------------------------------------------------------------------------------------
 
 
 def test_a_busy_process_keeps_what_it_needs_for_two_intervals():
-    """And one that is not busy keeps nothing."""
-    assert [kept(BUSY), kept(500)] == [2 * BUSY, 1000]
-    assert kept(BUSY - 1) == 0
+    """One that is not busy keeps nothing, however much a call of it takes."""
+    assert [kept(Demand(BUSY, BUSY)), kept(Demand(500, BUSY)), kept(Demand(500, 500))] == [2 * BUSY, 1000, 1000]
+    assert [kept(Demand(0, 0)), kept(Demand(10**6, BUSY - 1))] == [0, 0]
 
 
 def test_nobody_borrows_more_than_an_eighth_of_what_is_free():
@@ -59,8 +59,16 @@ def test_an_idle_organization_is_counted_in_the_database(organization):
     assert open_row().used == BUSY - 1
 
 
+def test_a_few_large_amounts_need_no_lease(organization):
+    """A hundred units, ninety of which are in one call, are not asked for often."""
+    for amount in (90, 5, 5):
+        consume(organization, amount, now=NOW)
+    assert on_lease() == []
+    assert open_row().used == 100
+
+
 def test_a_busy_organization_is_counted_from_memory(organization, django_assert_num_queries):
-    """Once a process has seen BUSY units in an interval, the requests behind it do not reach the database."""
+    """Once a process was called BUSY times in an interval, the requests behind it do not reach the database."""
     for _ in range(BUSY):
         consume(organization, now=NOW)
     assert on_lease() == [2 * BUSY]
@@ -109,7 +117,7 @@ def test_a_refusal_at_the_limit_is_made_from_memory(organization, configure, dja
 
 def test_what_is_counted_afterwards_comes_from_the_lease_too(organization, django_assert_num_queries):
     """`record()` as well; past the lease it is counted in the database, past the limit if need be."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     with django_assert_num_queries(0):
         record(organization, 10, now=NOW)
     assert record(organization, 2000, now=NOW).usage.used == BUSY + 2010
@@ -123,7 +131,7 @@ def test_what_is_on_lease_is_as_good_as_used_to_others(organization, configure, 
     """Another process, whichever counter it has, gets the rest and not a unit more."""
     configure(DEFAULT_LIMIT=100, THRESHOLDS=[])
     other = {"exact": ExactCounter, "leased": another}[counter]()
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     [lent] = on_lease()
     free = 100 - BUSY - lent
     assert not take(other, organization, free + 1)
@@ -138,7 +146,7 @@ def test_what_is_on_lease_is_as_good_as_used_to_others(organization, configure, 
 
 def test_readers_in_the_same_process_see_what_is_not_settled(organization):
     """`usage_of` is at the latest count here, and lags elsewhere."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     assert usage_of(organization, now=NOW).used == BUSY + 5
     assert open_row().used == BUSY
@@ -147,7 +155,7 @@ def test_readers_in_the_same_process_see_what_is_not_settled(organization):
 def test_whoever_asks_beforehand_is_told_what_consume_would_do(organization, configure):
     """`would_allow` knows that what this process has on lease is its own."""
     configure(DEFAULT_LIMIT=100)
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     left = 100 - BUSY - 5
     assert not would_allow(organization, left + 1, now=NOW)
@@ -160,7 +168,7 @@ def test_whoever_asks_beforehand_is_told_what_consume_would_do(organization, con
 
 def test_a_lease_in_use_is_topped_up_by_demand(organization):
     """A settlement writes what was spent and lends what two intervals like this one need."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 2 * BUSY, now=NOW)
     leased_counter.settle_all(NOW)
     assert open_row().used == 3 * BUSY
@@ -170,7 +178,7 @@ def test_a_lease_in_use_is_topped_up_by_demand(organization):
 
 def test_a_lease_out_of_use_is_returned(organization):
     """Two intervals later there is none."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     for _ in range(3):
         leased_counter.settle_all(NOW)
     assert on_lease() == []

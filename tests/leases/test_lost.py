@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.concurrency.books import periods_of, used_by_bucket
-from tests.leases.tables import DAY, NOW, on_lease, open_row, take
+from tests.leases.tables import DAY, NOW, borrow, on_lease, open_row, take
 from usage_tracking.counters import accounts, leased, leased_counter
 from usage_tracking.leases import bury_lost_leases
 from usage_tracking.lending import BUSY
@@ -151,7 +151,7 @@ def test_nothing_is_spent_past_half_of_the_time(organization, monkeypatch, djang
     clock = [1000.0]
     for module in (accounts, leased):
         monkeypatch.setattr(module, "monotonic", lambda: clock[0])
-    consume(organization, BUSY)
+    borrow(organization)
     clock[0] += 14
     with django_assert_num_queries(0):
         consume(organization)

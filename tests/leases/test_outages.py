@@ -4,11 +4,14 @@ from contextlib import suppress
 
 import pytest
 from django.db import OperationalError, connection, transaction
+from django.http import HttpResponse
 
 from tests.factories import OrganizationFactory
-from tests.leases.tables import NOW, on_lease, open_row
+from tests.leases.tables import NOW, borrow, on_lease, open_row
 from tests.outages import database_down
 from usage_tracking.counters import leased_counter
+from usage_tracking.doors import charge, finish
+from usage_tracking.entitlements import update_limits
 from usage_tracking.exceptions import OrganizationGone
 from usage_tracking.lending import BUSY
 from usage_tracking.metering import consume, give_back, record, refund, usage_of
@@ -27,7 +30,7 @@ class OutageError(Exception):
 
 def test_requests_go_on_from_the_lease_while_the_database_is_down(organization, monkeypatch):
     """Then the error reaches the caller; what was admitted is settled once the database is back, and no more."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     with database_down(monkeypatch):
         decisions = [consume(organization, now=NOW) for _ in range(LENT)]
         assert all(decisions)
@@ -45,7 +48,7 @@ def test_requests_go_on_from_the_lease_while_the_database_is_down(organization, 
 
 def test_the_lease_is_there_after_an_outage_in_a_request(organization, monkeypatch, django_assert_num_queries):
     """A visit that failed was undone: what it would have handed in is spent on."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     with database_down(monkeypatch), pytest.raises(OperationalError):
         consume(organization, LENT + 1, now=NOW)
     with django_assert_num_queries(0):
@@ -59,7 +62,7 @@ def test_an_organization_whose_plan_raises_keeps_nobody_else_waiting(
     configure(DEFAULT_LIMIT=100, THRESHOLDS=[10])
     other = OrganizationFactory()
     for each in (organization, other):
-        consume(each, BUSY, now=NOW)
+        borrow(each, now=NOW)
         consume(each, 5, now=NOW)  # past the threshold: the ledger is asked
     get_plan = type(organization).get_usage_plan
 
@@ -103,10 +106,48 @@ def test_what_a_transaction_has_consumed_stays_consumed_when_it_is_rolled_back(o
 
 def test_a_lease_can_be_spent_in_a_transaction(organization):
     """It was committed before; on SQLite the transaction is joined, and nothing taken from memory."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     roll_back(organization, 5)
     leased_counter.settle_all(NOW, closing=True)
     assert open_row().used == (BUSY if connection.vendor == "sqlite" else BUSY + 5)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_charge_joins_the_transaction_that_has_changed_its_organization(organization, kept):
+    """Nobody else can count there until it is over, and the caller waits for nobody but themselves."""
+    borrow(organization, now=NOW)
+    with suppress(OutageError), transaction.atomic():
+        update_limits(organization, limits={"api": 50}, now=NOW)
+        assert not consume(organization, 50, now=NOW)
+        assert consume(organization, 5, now=NOW).charge.joined
+        assert usage_of(organization, now=NOW).used == BUSY + 5
+        if not kept:
+            raise OutageError
+    leased_counter.settle_all(NOW, closing=True)
+    assert usage_of(organization, now=NOW).used == (BUSY + 5 if kept else BUSY)
+    assert bool(consume(organization, 50, now=NOW)) is not kept
+
+
+def test_a_charge_joins_the_transaction_that_has_made_its_organization(transactional_db):
+    """It is not there for anybody else yet."""
+    with transaction.atomic():
+        organization = OrganizationFactory()
+        assert consume(organization, now=NOW)
+    assert open_row().used == 1
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_joined_charge_that_was_rolled_back_is_not_given_back_as_well(organization, rf, status):
+    """A door knows what has become of it."""
+    borrow(organization, now=NOW)
+    request = rf.get("/api/")
+    with suppress(OutageError), transaction.atomic():
+        update_limits(organization, limits={"api": 50}, now=NOW)
+        assert charge(request, lambda request: None, lambda: organization).decision.charge.joined
+        raise OutageError
+    finish(request, HttpResponse(status=status))
+    leased_counter.settle_all(NOW, closing=True)
+    assert usage_of(organization, now=NOW).used == BUSY
 
 
 @pytest.mark.django_db
@@ -114,7 +155,7 @@ def test_in_a_test_case_it_is_counted_exactly():
     """The transaction of a test case is joined: a host's tests see what they have consumed, and no lease."""
     organization = OrganizationFactory()
     for _ in range(5):
-        consume(organization, BUSY, now=NOW)
+        borrow(organization, now=NOW)
     assert open_row().used == 5 * BUSY
     assert not UsageLease.objects.exists()
     assert leased_counter.is_idle
@@ -126,7 +167,7 @@ def test_in_a_test_case_it_is_counted_exactly():
 @pytest.mark.parametrize("by", ["settler", "request"])
 def test_an_organization_that_is_deleted_takes_its_leases_with_it(organization, by):
     """Whoever notices first, the settler or a request, nothing is left, in the database or in memory."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     stale = type(organization)._base_manager.get(pk=organization.pk)
     organization.delete()
@@ -142,16 +183,17 @@ def test_an_organization_that_is_deleted_takes_its_leases_with_it(organization, 
 
 @pytest.mark.parametrize("locks", [False, True])
 def test_a_refund_in_a_transaction_finds_what_it_gives_back(organization, locks):
-    """What is on lease here is settled beforehand, unless the caller has locked the organization."""
-    consume(organization, BUSY, now=NOW)
+    """What is on lease here is settled in that transaction, also if the caller has locked the organization."""
+    borrow(organization, now=NOW)
     decision = consume(organization, LENT, now=NOW)
     with transaction.atomic():
         if locks:
             type(organization)._base_manager.select_for_update().get(pk=organization.pk)
         given = refund(decision, now=NOW)
-    assert given == (BUSY if locks and connection.vendor != "sqlite" else LENT)
+        assert usage_of(organization, now=NOW).used == BUSY
+    assert given == LENT
     leased_counter.settle_all(NOW, closing=True)
-    assert open_row().used == BUSY + LENT - given
+    assert open_row().used == BUSY
 
 
 def test_receivers_are_called_when_the_callers_transaction_is_over(organization, configure, connected):

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.leases.tables import NOW, announced, on_lease, open_row, take
+from tests.leases.tables import NOW, announced, borrow, on_lease, open_row, take
 from usage_tracking.counters import leased_counter
 from usage_tracking.entitlements import update_limits
 from usage_tracking.lending import BUSY
@@ -20,7 +20,7 @@ LENT = 2 * BUSY
 
 def test_a_limit_lowered_in_the_same_process_holds_at_once(organization):
     """What was on lease is handed in first."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     update_limits(organization, limits={"api": 10}, now=NOW)
     assert not consume(organization, now=NOW)
@@ -44,7 +44,7 @@ def test_a_limit_lowered_elsewhere_is_passed_by_no_more_than_what_was_on_lease(o
 def test_a_raised_limit_is_seen_at_once_in_the_same_process(organization, configure):
     """The refusal that was kept in memory is void."""
     configure(DEFAULT_LIMIT=10)
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     assert not consume(organization, 5, now=NOW)
     update_limits(organization, limits={"api": 1000}, now=NOW)
     assert consume(organization, 5, now=NOW)
@@ -65,7 +65,7 @@ def test_what_is_refused_because_it_is_on_lease_elsewhere_is_not_announced_as_ex
 
 def test_a_correction_counts_what_is_on_lease_here_first(organization):
     """The event says what was used in truth."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     assert adjust(organization, used=3, now=NOW).used == 3
     assert UsageEvent.objects.get(kind="adjusted").data["previous_used"] == BUSY + 5
@@ -76,7 +76,7 @@ def test_a_correction_counts_what_is_on_lease_here_first(organization):
 @pytest.mark.parametrize("of_a_decision", [True, False])
 def test_a_refund_counts_what_is_on_lease_here_first(organization, of_a_decision):
     """So that there is something to give back."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     decision = consume(organization, 5, now=NOW)
     given = refund(decision, now=NOW) if of_a_decision else refund(organization, 5, now=NOW)
     assert given == 5
@@ -91,7 +91,7 @@ def test_a_refund_counts_what_is_on_lease_here_first(organization, of_a_decision
 def test_where_nothing_is_refused_leases_pass_the_limit(organization, configure, enforcement, caplog):
     """All of it is counted, and announced once; shadow logs each that hard would have refused, as it always does."""
     configure(DEFAULT_LIMIT=10, ENFORCEMENT=enforcement)
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     assert on_lease() == [LENT]
     assert all(consume(organization, now=NOW) for _ in range(LENT))
     for _ in range(4):
@@ -105,12 +105,12 @@ def test_where_nothing_is_refused_leases_pass_the_limit(organization, configure,
 def test_an_unlimited_meter_is_lent_what_it_needs(organization, configure):
     """And never more than numbers can hold."""
     configure(DEFAULT_LIMIT=None)
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, LENT, now=NOW)
     leased_counter.settle_all(NOW, closing=True)
     assert open_row().used == BUSY + LENT
     adjust(organization, used=MAX_AMOUNT - 15, now=NOW)
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     assert on_lease() == []
 
 
@@ -123,7 +123,7 @@ def test_each_meter_has_its_own_counter(organization, configure, default, leased
     others = {"leased": "exact", "exact": "leased"}
     configure(COUNTER=default, METERS={"tokens": {"counter": others[default], "default_limit": 1000}})
     for meter in ("api", "tokens"):
-        consume(organization, BUSY, meter, now=NOW)
+        borrow(organization, meter=meter, now=NOW)
         consume(organization, 5, meter, now=NOW)
     assert UsageLease.objects.get().meter == leased
     [exact] = {"api", "tokens"} - {leased}
@@ -136,7 +136,7 @@ def test_each_meter_has_its_own_counter(organization, configure, default, leased
 
 def test_a_meter_that_is_not_leased_any_more_is_settled_all_the_same(organization, configure):
     """After a change of settings under `override_settings`, nothing is lost."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     configure(COUNTER="exact")
     assert consume(organization, now=NOW)
@@ -146,7 +146,7 @@ def test_a_meter_that_is_not_leased_any_more_is_settled_all_the_same(organizatio
 
 def test_while_counting_is_switched_off_nothing_is_lent(organization, configure):
     """Everything is allowed, and nothing counted; what was spent before is settled."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     configure(ENABLED=False)
     assert all(consume(organization, 500, now=NOW) for _ in range(10))

@@ -9,7 +9,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from tests.concurrency.books import periods_of, used_by_bucket
 from tests.factories import OrganizationFactory
-from tests.leases.tables import DAY, NEXT_MONTH, NOW, announced, on_lease, open_row, take
+from tests.leases.tables import DAY, NEXT_MONTH, NOW, announced, borrow, on_lease, open_row, take
 from tests.leases.threads import PATIENCE, in_thread
 from usage_tracking.conf import SettingError
 from usage_tracking.counters import accounts, leased, leased_counter
@@ -49,7 +49,7 @@ def reset_by_hand(other, organization):
 @pytest.mark.parametrize("returns", [True, False])
 def test_what_was_spent_is_counted_in_the_bucket_it_was_spent_in(organization, another, closes, returns):
     """Although another process has closed the bucket, or the period, before it was settled."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     closes(another(), organization)
     assert used_by_bucket(organization) == {MIDNIGHT: BUSY, open_row().bucket_start: 1}
@@ -61,7 +61,7 @@ def test_what_was_spent_is_counted_in_the_bucket_it_was_spent_in(organization, a
 
 def test_what_was_spent_before_a_reset_in_the_same_process_is_in_the_period_that_it_closes(organization):
     """And the next request begins anew."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     assert reset(organization, now=NOW + TICK).used == 0
     assert consume(organization, now=NOW + TICK).usage.used == 1
@@ -95,7 +95,7 @@ def test_late_usage_moves_with_its_lease(organization, another, configure):
 @pytest.mark.parametrize("boundary", [MIDNIGHT + DAY, datetime(2026, 7, 1, tzinfo=UTC)])
 def test_a_lease_ends_with_its_bucket(organization, boundary):
     """The first request after midnight, or in the next month, is counted there, and what came before it, before it."""
-    consume(organization, BUSY, now=boundary - DAY / 2)
+    borrow(organization, now=boundary - DAY / 2)
     assert consume(organization, 2, now=boundary - TICK).charge.bucket_start == boundary - DAY
     assert consume(organization, now=boundary).charge.bucket_start == boundary
     assert used_by_bucket(organization) == {boundary - DAY: BUSY + 2, boundary: 1}
@@ -103,16 +103,16 @@ def test_a_lease_ends_with_its_bucket(organization, boundary):
 
 def test_a_clock_that_lags_behind_does_not_spend_from_a_later_bucket(organization):
     """It is held to the open bucket, as under the exact counter."""
-    consume(organization, BUSY, now=NOW + DAY)
+    borrow(organization, now=NOW + DAY)
     assert consume(organization, now=NOW).charge.bucket_start == MIDNIGHT + DAY
     assert usage_of(organization, now=NOW + DAY).used == BUSY + 1
 
 
 def test_a_bucket_that_is_empty_again_is_kept_while_something_of_it_is_on_lease(organization, another):
     """What is spent of the lease after all is counted there."""
-    decision = consume(organization, BUSY, now=NOW)
+    charges = [consume(organization, now=NOW).charge for _ in range(BUSY)]
     other = another()
-    assert other.give_back(decision.charge, now=NOW) == BUSY
+    assert sum(other.give_back(charge, now=NOW) for charge in charges) == BUSY
     consume(organization, 5, now=NOW)
     close_bucket(other, organization)
     leased_counter.settle_all(NOW + DAY, closing=True)
@@ -127,7 +127,7 @@ def busy(organization):
     """Two organizations on lease here, each with 5 to settle."""
     organizations = [organization, OrganizationFactory()]
     for each in organizations:
-        consume(each, BUSY, now=NOW)
+        borrow(each, now=NOW)
         consume(each, 5, now=NOW)
     return organizations
 
@@ -137,7 +137,7 @@ def test_a_row_that_somebody_has_locked_is_waited_for_when_all_is_returned(organ
     """Otherwise it is settled the next time, so that it keeps nobody else waiting."""
     if not connection.features.has_select_for_update_skip_locked:
         pytest.skip("This database waits for the row in any case.")
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     passed_by = Event()
 
@@ -202,7 +202,7 @@ def test_a_threshold_is_announced_when_it_is_settled(organization, at_ten_percen
     """Once: the settlement that finds it reached tells it, and the next ones do not."""
     told = []
     connected(usage_warning, lambda used, **_: told.append(used))
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     assert told == []
     for _ in range(4):
@@ -213,7 +213,7 @@ def test_a_threshold_is_announced_when_it_is_settled(organization, at_ten_percen
 
 def test_a_lease_that_has_something_to_announce_is_returned_like_any_other(organization, at_ten_percent):
     """The way through the slow path lends nothing when all is returned."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     leased_counter.settle_all(NOW, closing=True)
     assert (announced(), on_lease()) == ([(open_row().pk, 10)], [])
@@ -224,7 +224,7 @@ def test_a_threshold_of_a_closed_period_is_announced_by_a_late_settlement(
     organization, another, at_ten_percent, closes
 ):
     """Once, and about that period."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     period = open_row()
     consume(organization, 5, now=NOW)
     closes(another(), organization)
@@ -254,7 +254,7 @@ def test_a_threshold_is_announced_by_the_visit_that_settles_it_and_closes_its_pe
     organization, at_ten_percent, visit
 ):
     """Before the reset."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     period = open_row()
     consume(organization, 5, now=NOW)
     visit(organization)
@@ -273,7 +273,7 @@ def test_a_receiver_may_consume(organization, at_ten_percent, connected):
     connected(usage_warning, consume_again)
 
     def requests():
-        consume(organization, BUSY, now=NOW)
+        borrow(organization, now=NOW)
         consume(organization, 5, now=NOW)
         leased_counter.settle_all(NOW)  # warns at 10
         reset(organization, now=NOW)
@@ -289,7 +289,7 @@ def test_a_receiver_may_consume(organization, at_ten_percent, connected):
 
 def test_what_is_given_back_is_on_the_lease_again(organization, django_assert_num_queries):
     """Without the database, while its bucket is on lease here."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     decision = consume(organization, 5, now=NOW)
     with django_assert_num_queries(0):
         assert give_back(decision, now=NOW) == 5
@@ -301,7 +301,7 @@ def test_what_is_given_back_is_on_the_lease_again(organization, django_assert_nu
 @pytest.mark.parametrize("returned", [False, True])
 def test_what_is_given_back_after_it_was_settled_is_counted_no_more(organization, returned):
     """Whether the lease that it came from is still there or not."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     decision = consume(organization, 5, now=NOW)
     leased_counter.settle_all(NOW, closing=returned)
     assert give_back(decision, now=NOW) == 5
@@ -312,7 +312,7 @@ def test_what_is_given_back_after_it_was_settled_is_counted_no_more(organization
 
 def test_what_is_given_back_while_it_is_settled_is_counted_no_more(organization, monkeypatch):
     """It waits for the settlement."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     decision = consume(organization, 5, now=NOW)
     [account] = leased_counter._accounts.values()
     refunds = []
@@ -335,7 +335,7 @@ def test_what_is_given_back_while_it_is_settled_is_counted_no_more(organization,
 
 def test_what_is_given_back_after_its_period_was_closed_comes_out_of_it(organization, another):
     """The lease knows its bucket, whoever has closed it."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     decision = consume(organization, 5, now=NOW)
     close_period(another(), organization)
     assert give_back(decision, now=NEXT_MONTH) == 5
@@ -349,7 +349,7 @@ def test_what_is_given_back_after_its_period_was_closed_comes_out_of_it(organiza
 @pytest.mark.parametrize("closing", [False, True])
 def test_a_settlement_whose_answer_was_lost_is_repeated_and_counts_once(organization, monkeypatch, closing):
     """Memory holds totals: what is in the database already is not added to it."""
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
 
     def write_and_fail(offers, **options):
@@ -371,7 +371,7 @@ def test_a_visit_whose_answer_was_lost_settles_once(organization, monkeypatch):
 
     The lease that was lent in it is nobody's: it is lost when it expires.
     """
-    consume(organization, BUSY, now=NOW)
+    borrow(organization, now=NOW)
     consume(organization, 5, now=NOW)
     locked = accounts.locked
 

@@ -10,41 +10,48 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
-from django.db import OperationalError, connections, transaction
+from django.db import connections, transaction
 
-from usage_tracking import lending
 from usage_tracking.counters.settlement import Offer, Settled
-from usage_tracking.databases import LOCK_WAIT_SECONDS
-from usage_tracking.deadlocks import in_transaction
+from usage_tracking.deadlocks import LockTimeout, in_transaction
 from usage_tracking.ledger import Ledger, SpentLease, locked
+from usage_tracking.lending import Demand, kept
 from usage_tracking.models import UsageLease, UsagePeriod
 from usage_tracking.quotas import Charge, Decision, Enforcement, Usage
 
-__all__ = ["Account", "Lease", "locked_with", "turn_of"]
+__all__ = ["BRIEFLY", "Account", "Lease", "locked_with", "turn_of"]
+
+BRIEFLY: Final = 0.1
+"""Seconds to wait for what the caller's own transaction may hold."""
+
+IDLE: Final = Demand(0, 0)
 
 
 class Lease:
     """What this process has on lease of one open bucket."""
 
     __slots__ = (
-        "bucket_start", "charge", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight", "kept",
-        "limit", "marked", "period", "period_id", "pk", "settled", "spent", "used",
+        "bucket_start", "calls", "charge", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight",
+        "kept", "limit", "marked", "pending", "period", "period_id", "pk", "settled", "spent", "used",
     )  # fmt: skip
 
     def __init__(self, lease: UsageLease, row: UsagePeriod, *, deadline: float, now: datetime) -> None:
         self.pk = lease.pk
         self.granted = self.kept = lease.granted
-        self.spent = self.settled = self.marked = 0
+        self.spent = self.settled = 0
+        # What was spent when this settle interval began, and the calls since then.
+        self.marked = self.calls = 0
         self.period_id, self.period, self.limit = row.pk, row.span, row.limit
         self.enforcement, self.expired = Enforcement(row.enforcement), row.has_ended(now)
         self.bucket_start, self.ends_at = row.bucket_start, row.checkpoint_at
         self.used = row.used
         self.charge: Charge | None = None
         self.deadline = deadline
-        # Whether a transaction is just writing what was spent: what comes back meanwhile goes where that goes.
-        self.in_flight = False
+        # Whether a transaction is just writing what was spent, or may have written it: what comes back meanwhile goes
+        # where that goes.
+        self.in_flight = self.pending = False
 
     def is_valid(self, now: datetime) -> bool:
         """Return whether it may be spent at `now`: in its own bucket, while nobody believes us dead."""
@@ -56,8 +63,9 @@ class Account:
 
     __slots__ = (
         "asked",
-        "asked_before",
+        "before",
         "began",
+        "calls",
         "lease",
         "lock",
         "meter",
@@ -74,7 +82,9 @@ class Account:
         self.lock = threading.Lock()
         # Guards the way to the database: one at a time borrows, and the others wait for what it brings.
         self.turn = threading.Lock()
-        self.asked = self.asked_before = 0
+        # Units and calls beyond the lease in this settle interval, and what there was in the last one.
+        self.asked = self.calls = 0
+        self.before = IDLE
         # When this settle interval began, and until when there is nothing to borrow, by the monotonic clock.
         self.began = self.rests_until = 0.0
 
@@ -85,6 +95,7 @@ class Account:
             if lease is None or lease.spent + amount > lease.granted or not lease.is_valid(now):
                 return None
             lease.spent += amount
+            lease.calls += 1
             used = lease.used + lease.spent - lease.settled
             # What one request takes, most others take.
             charge = lease.charge
@@ -121,23 +132,31 @@ class Account:
             if elapsed >= interval:
                 self._begin_interval()
                 if elapsed >= 2 * interval:
-                    self.asked_before = 0
+                    self.before = IDLE
             self.asked += amount
+            self.calls += 1
 
     def is_quiet(self, interval: float) -> bool:
         """Return whether there is nothing to know: no lease, and nobody who has asked for long."""
         return self.lease is None and monotonic() - self.began >= 2 * interval
 
     def _begin_interval(self) -> None:
-        self.asked_before = self._asked_so_far
-        self.asked, self.began = 0, monotonic()
+        self.before = self._so_far
+        self.asked, self.calls, self.began = 0, 0, monotonic()
         if self.lease is not None:
-            self.lease.marked = self.lease.spent
+            self.lease.marked, self.lease.calls = self.lease.spent, 0
 
     @property
-    def _asked_so_far(self) -> int:
+    def _so_far(self) -> Demand:
         lease = self.lease
-        return self.asked + (0 if lease is None else lease.spent - lease.marked)
+        if lease is None:
+            return Demand(self.asked, self.calls)
+        return Demand(self.asked + max(lease.spent - lease.marked, 0), self.calls + lease.calls)
+
+    @property
+    def keeps(self) -> int:
+        """How many units it had better have on lease, by what was asked in this settle interval or the last one."""
+        return max(kept(self._so_far), kept(self.before))
 
     def hand_in(self) -> SpentLease | None:
         """Let nothing more be spent of the lease, and return what to settle."""
@@ -154,7 +173,7 @@ class Account:
             lease = self.lease
             if lease is not None:
                 # While nobody knows whether it was settled, nothing may come back to it either.
-                lease.in_flight = not known
+                lease.in_flight, lease.pending = False, lease.pending or not known
                 if known:
                     lease.granted = lease.kept
 
@@ -170,7 +189,7 @@ class Account:
         """Have this lease no more, as it was settled; that it was in demand in this interval is not forgotten."""
         with self.lock:
             if self.lease is not None and self.lease.pk == pk:
-                self.asked += max(self.lease.spent - self.lease.marked, 0)
+                self.asked, self.calls = self._so_far
                 self.lease = None
 
     def take_back(self, charge: Charge) -> bool:
@@ -180,6 +199,7 @@ class Account:
             if (
                 lease is None
                 or lease.in_flight
+                or lease.pending
                 or lease.bucket_start != charge.bucket_start
                 or lease.spent < charge.amount
             ):
@@ -187,20 +207,15 @@ class Account:
             lease.spent -= charge.amount
             return True
 
-    @property
-    def demand(self) -> int:
-        """Units asked for in this settle interval so far, or in the last one if that was more."""
-        return max(self._asked_so_far, self.asked_before)
-
     def offer(self, now: datetime, *, closing: bool) -> Offer | None:
         """Decide what to settle and what to keep, and let nothing else be spent meanwhile; begins a new interval."""
         with self.lock:
-            lease, demand = self.lease, self.demand
+            lease = self.lease
             if lease is None:
                 return None
+            keep = 0 if closing or not lease.bucket_start <= now < lease.ends_at else self.keeps
             self._begin_interval()
             lease.in_flight = True
-            keep = 0 if closing or not lease.bucket_start <= now < lease.ends_at else lending.kept(demand)
             lease.granted = min(lease.granted, lease.spent + keep)
             return Offer(
                 pk=lease.pk,
@@ -222,7 +237,7 @@ class Account:
                 return
             lease.settled, lease.used, lease.limit = offer.spent, settled.used, settled.limit
             lease.granted, lease.deadline = settled.granted, deadline
-            lease.in_flight = False
+            lease.in_flight = lease.pending = False
 
     @property
     def is_due(self) -> bool:
@@ -238,13 +253,13 @@ class Account:
 
 @contextmanager
 def turn_of(account: Account) -> Iterator[None]:
-    """Have the turn of an account. Raises OperationalError if a caller in a transaction would wait for it too long.
+    """Have the turn of an account. Raises LockTimeout if a caller in a transaction would wait for it too long.
 
     Whoever has the turn may wait for a row that the caller's transaction holds, and no database sees that deadlock.
     """
-    if not account.turn.acquire(timeout=LOCK_WAIT_SECONDS if in_transaction() else -1):
+    if not account.turn.acquire(timeout=BRIEFLY if in_transaction() else -1):
         message = f"Usage of organization {account.organization_id} is being settled for too long."
-        raise OperationalError(message)
+        raise LockTimeout(message)
     try:
         yield
     finally:

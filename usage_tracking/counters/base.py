@@ -12,10 +12,6 @@ __all__ = ["Counter"]
 class Counter(ABC):
     """Takes amounts from the open period of an organization's meter, never more than hard enforcement allows."""
 
-    @abstractmethod
-    def joins(self, using: str) -> bool:
-        """Return whether what is taken now on this alias belongs to the caller's transaction."""
-
     def at_once(
         self,
         organization_id: object,  # noqa: ARG002 - a counter need not remember anything: then these are the answers

@@ -1,5 +1,6 @@
 """The exact counter: one conditional UPDATE per request between the rails, the ledger for everything else."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from django.db import connections
@@ -20,10 +21,6 @@ __all__ = ["ExactCounter"]
 class ExactCounter(Counter):
     """Every admitted amount is in the database before the request goes on."""
 
-    def joins(self, using: str) -> bool:
-        """Whatever transaction is open on the alias is joined."""
-        return connections[using].in_atomic_block
-
     @retried
     def take(
         self,
@@ -37,7 +34,8 @@ class ExactCounter(Counter):
     ) -> Decision:
         """Take `amount`: refused from memory, else counted between the rails, else decided in the slow path."""
         # In a transaction the answer may depend on what is not committed, so it is neither kept nor believed.
-        memory = refusable and not connections[using].in_atomic_block
+        joined = connections[using].in_atomic_block
+        memory = refusable and not joined
         if memory and refusals.known():
             usage = refusals.recall((home_of(using), organization.pk, meter), amount, now)
             if usage is not None:
@@ -49,6 +47,8 @@ class ExactCounter(Counter):
         usage = ledger.usage()
         if charge is None and memory:
             refusals.remember(ledger.key, amount, usage, now=now, checkpoint_at=ledger.row.checkpoint_at)
+        elif charge is not None and joined:
+            charge = replace(charge, joined=True)
         return Decision(allowed=charge is not None, amount=amount, usage=usage, charge=charge)
 
     @retried
@@ -100,6 +100,7 @@ def count_between_rails(
             amount=amount,
             period_id=pk,
             bucket_start=bucket_start,
+            joined=connection.in_atomic_block,
         ),
     )
 

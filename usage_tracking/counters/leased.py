@@ -14,7 +14,7 @@ import socket
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
@@ -24,15 +24,15 @@ from uuid import uuid4
 from django.db import Error, OperationalError, connections
 from django.utils import timezone
 
-from usage_tracking import lending, refusals
+from usage_tracking import refusals
 from usage_tracking.conf import usage_settings
-from usage_tracking.counters.accounts import Account, Lease, locked_with, turn_of
+from usage_tracking.counters.accounts import BRIEFLY, Account, Lease, locked_with, turn_of
 from usage_tracking.counters.base import Counter
 from usage_tracking.counters.exact import ExactCounter, count_between_rails
 from usage_tracking.counters.settlement import CommitUnknown, write
 from usage_tracking.counters.settler import Settler
 from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, in_test_case
-from usage_tracking.deadlocks import in_transaction, retried
+from usage_tracking.deadlocks import LockTimeout, in_transaction, is_lock_timeout, retried
 from usage_tracking.events import deferred_delivery, dispatch, dispatch_after_commit
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
 from usage_tracking.ledger import Ledger
@@ -47,9 +47,6 @@ Answer = TypeVar("Answer")
 
 Key = tuple[str, object, str]
 """Database alias, organization key, meter."""
-
-BRIEFLY: Final = 0.1
-"""Seconds to wait for a row that the caller itself may hold."""
 
 BATCH: Final = 1000
 """Leases settled in one transaction: so many organizations' requests wait for it, should theirs have run out."""
@@ -74,11 +71,6 @@ class LeasedCounter(Counter):
         self._settling = threading.Lock()
         self._settler.begin_anew()
 
-    def joins(self, using: str) -> bool:
-        """Only where there is no keeping out of it: in a test case, and on SQLite, which has one writer at a time."""
-        connection = connections[using]
-        return connection.in_atomic_block and (connection.vendor == "sqlite" or in_test_case(connection))
-
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def at_once(
@@ -97,7 +89,7 @@ class LeasedCounter(Counter):
         key = home_of(using), organization_id, meter
         account = self._accounts.get(key)
         # What is joined is undone with the transaction, and memory is not.
-        if (account is None and not refusals.known()) or self.joins(using):
+        if (account is None and not refusals.known()) or self._joins(using):
             return None
         if account is not None and (decision := account.spend(amount, now)):
             return decision
@@ -114,34 +106,48 @@ class LeasedCounter(Counter):
         using: str,
         refusable: bool = True,
     ) -> Decision:
-        """Count `amount`, which memory could not answer for, in the database; borrow for those who come after it."""
-        pk = organization.pk
-        if self.joins(using):
-            return self._exact.take(organization, amount, meter, now=now, using=using, refusable=refusable)
-        with self._telling(), self._turn(pk, meter, using) as account:
-            # Whoever had the turn before may have brought a lease, or a refusal.
-            decision = self.at_once(pk, amount, meter, now=now, using=using, refusable=refusable)
-            if decision is None:
-                account.note(amount, usage_settings.LEASE.settle_seconds)
-                decision = self._ask(account, amount, now, using, refusable=refusable)
+        """Count `amount`, which memory could not answer for, in the database; borrow for those who come after it.
+
+        The caller's transaction is kept out of, unless it holds the rows that this needs, or made the organization.
+        """
+        decision = None
+        if not self._joins(using):
+            decision = self._take_apart(organization.pk, amount, meter, now, using, refusable=refusable)
+        if decision is None:
+            decision = self._exact.take(organization, amount, meter, now=now, using=using, refusable=refusable)
+        return decision
+
+    def _take_apart(
+        self, pk: object, amount: int, meter: str, now: datetime, using: str, *, refusable: bool
+    ) -> Decision | None:
+        """Take in no transaction of the caller; None if that is what this has to wait for."""
+        try:
+            with self._telling(), self._turn(pk, meter, using) as account:
+                # Whoever had the turn before may have brought a lease, or a refusal.
+                decision = self.at_once(pk, amount, meter, now=now, using=using, refusable=refusable)
+                if decision is None:
+                    account.note(amount, usage_settings.LEASE.settle_seconds)
+                    decision = self._ask(account, amount, now, using, refusable=refusable)
+        except (OperationalError, OrganizationGone) as error:
+            in_vain = isinstance(error, OrganizationGone) or is_lock_timeout(error)
+            if in_vain and connections[using].in_atomic_block:
+                return None
+            raise
         return decision
 
     def _ask(self, account: Account, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
         """Count in the database, and borrow for those who come after if the account is busy."""
-        busy = account.demand >= lending.BUSY and monotonic() >= account.rests_until
         within = in_transaction()
-        # With a lease there is something to settle; in a transaction that can wait.
-        count = partial(
-            self._count, account, amount, now, using, refusable=refusable, at_once=within or account.lease is None
-        )
-        if busy and within:
-            # The caller may hold the organization, which borrowing has to lock, and counting has not.
+        count = partial(self._count, account, amount, now, using, refusable=refusable, within=within)
+        if account.keeps and monotonic() >= account.rests_until:
             try:
                 return apart(using, partial(count, borrows=True), patience=BRIEFLY)
-            except OperationalError:
+            except OperationalError as error:
+                if not within or not is_lock_timeout(error):
+                    raise
+                # The caller may hold the organization, which borrowing has to lock, and counting has not.
                 account.rests_until = monotonic() + usage_settings.LEASE.settle_seconds
-                busy = False
-        return apart(using, partial(count, borrows=busy))
+        return apart(using, partial(count, borrows=False), patience=BRIEFLY)
 
     def _count(
         self,
@@ -151,11 +157,12 @@ class LeasedCounter(Counter):
         using: str,
         *,
         refusable: bool,
-        at_once: bool,
+        within: bool,
         borrows: bool,
     ) -> Decision:
         """Count between the rails while there is nothing to borrow and nothing to settle, else in the slow path."""
-        if at_once and not borrows:
+        # With a lease there is something to settle; in a transaction that can wait.
+        if (within or account.lease is None) and not borrows:
             decision = _count_once(account.organization_id, amount, account.meter, now=now, using=using)
             if decision is not None:
                 return decision
@@ -181,7 +188,7 @@ class LeasedCounter(Counter):
         with locked_with([account], account.organization_id, account.meter, now=now, using=using) as [ledger]:
             answer = act(ledger)
             # Asked last: a process that has begun to end meanwhile would not return it.
-            if borrows and not self._stopping and (size := ledger.share(lending.kept(account.demand))):
+            if borrows and not self._stopping and (size := ledger.share(account.keeps)):
                 lent = ledger.lend(size, holder=self._holder, expires_at=expires_at)
         if lent is not None:
             account.lease = Lease(lent, ledger.row, deadline=deadline, now=ledger.now)
@@ -194,7 +201,7 @@ class LeasedCounter(Counter):
         """Return a charge to the lease if its bucket is still on lease here, else as the exact counter does."""
         key, using = (home_of(charge.database), charge.organization_id, charge.meter), charge.database
         account = self._accounts.get(key)
-        if account is None or self.joins(using):
+        if account is None or self._joins(using):
             return self._exact.give_back(charge, now=now)
         if account.take_back(charge):
             refusals.forget(key)
@@ -227,31 +234,17 @@ class LeasedCounter(Counter):
 
     @contextmanager
     def settled(self, key: object, *meters: str, now: datetime, using: str, **options: Any) -> Iterator[list[Ledger]]:
-        """Like `ledger.locked`, with whatever this process has on lease of the organization handed in first."""
-        with self._telling(), ExitStack() as stack:
-            held: list[Account] = []
-            meters_on_lease = sorted(usage_settings.leased_meters)
-            if connections[using].in_atomic_block and not self.joins(using):
-                known = [self._accounts.get((home_of(using), key, meter)) for meter in meters_on_lease]
-                self._settle_beforehand([account for account in known if account is not None], now, using)
-            else:
-                held = [stack.enter_context(self._turn(key, meter, using)) for meter in meters_on_lease]
+        """Like `ledger.locked`, with whatever this process has on lease of the organization handed in first.
+
+        In the caller's transaction, too: all but what somebody is settling who may be waiting for that transaction.
+        """
+        with self._telling(), ExitStack() as turns:
+            held = []
+            for meter in sorted(usage_settings.leased_meters):
+                with suppress(LockTimeout):
+                    held.append(turns.enter_context(self._turn(key, meter, using)))
             with locked_with(held, key, *meters, now=now, using=using, **options) as ledgers:
                 yield ledgers
-
-    def _settle_beforehand(self, accounts: Iterable[Account], now: datetime, using: str) -> None:
-        """Settle what the caller's transaction is about to change, apart from it and as far as nobody has to wait.
-
-        The caller may hold a row that the holder of a turn waits for, or that we would.
-        """
-        for account in accounts:
-            if account.lease is not None and account.turn.acquire(blocking=False):
-                try:
-                    apart(using, partial(self._settle_alone, account, now, using, closing=True), patience=BRIEFLY)
-                except Error:
-                    pass  # it stays on the books
-                finally:
-                    account.turn.release()
 
     def settle_all(self, now: datetime, *, closing: bool = False) -> None:
         """Settle every lease whose turn is free (`closing`: all of them, and return them), some at a time.
@@ -262,7 +255,7 @@ class LeasedCounter(Counter):
             # Whoever waits for another settlement may be the end of the process, which has no patience left.
             if not self._settling.acquire(timeout=2 * LOCK_WAIT_SECONDS):
                 message = "Another settlement does not come to its end."
-                raise OperationalError(message)
+                raise LockTimeout(message)
             stack.callback(self._settling.release)
             known = list(self._accounts.items())
             if closing:  # who waits for turns does so in the order in which `settled` does
@@ -311,6 +304,8 @@ class LeasedCounter(Counter):
             try:
                 settled = write(list(due.values()), expires_at=expires_at, using=using)
             except CommitUnknown:
+                for account in due:
+                    account.resume(known=False)
                 raise
             except BaseException:
                 for account in due:
@@ -335,7 +330,7 @@ class LeasedCounter(Counter):
         return left
 
     def _settle_alone(self, account: Account, now: datetime, using: str, *, closing: bool) -> None:
-        borrows = lending.kept(account.demand) > 0 and not closing and not self._stopping
+        borrows = account.keeps > 0 and not closing and not self._stopping
         try:
             self._visit(account, now, using, _only_settle, borrows=borrows)
         except (OrganizationGone, UnknownMeter):
@@ -367,6 +362,11 @@ class LeasedCounter(Counter):
     def forget(self) -> None:
         """Own nothing, and tell nobody: for tests that wipe the database."""
         self._begin_anew()
+
+    def _joins(self, using: str) -> bool:
+        """Only where there is no keeping out of it: in a test case, and on SQLite, which has one writer at a time."""
+        connection = connections[using]
+        return connection.in_atomic_block and (connection.vendor == "sqlite" or in_test_case(connection))
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
