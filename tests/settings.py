@@ -10,8 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 import pymysql
 
-# A pure-Python driver, so that the suite needs no compiler.
-pymysql.install_as_MySQLdb()
+if not find_spec("MySQLdb"):
+    # A pure-Python driver, so that the suite needs no compiler; mysqlclient is preferred where it is installed.
+    pymysql.install_as_MySQLdb()
 
 if "DATABASE_URL" not in os.environ:
     # A file: threads and processes share it, which an in-memory database does not allow. It is handed

@@ -43,7 +43,7 @@ TOO_MANY_REQUESTS: Final = 429
 SERVER_ERROR: Final = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Outcome:
     """What became of a request at a door: `request.usage_outcome`, None for one that is not counted."""
 
@@ -76,6 +76,7 @@ def prepare() -> None:
 def begin(request: HttpRequest) -> None:
     """Give the request its `usage_outcome`: a view may ask for it whether it is counted or not."""
     setattr(request, OUTCOME, None)
+    setattr(request, PROBLEM, None)
 
 
 def outcome_of(request: HttpRequest) -> Outcome | None:

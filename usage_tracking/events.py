@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from django.contrib.auth import get_user_model
 from django.db import router, transaction
@@ -188,20 +188,19 @@ def deliver_events(*, using: str | None = None, after: int = 0) -> int:
     return delivered
 
 
-class deferred_delivery:  # noqa: N801 - reads as a function in `with`
+class deferred_delivery(set[str]):  # noqa: N801 - reads as a function in `with`
     """Hold back the deliveries that commits inside the block (also in its threads) cause.
 
-    Yields the set of databases with something to deliver, for `dispatch()` once the block has ended: a request's
+    It is the set of databases with something to deliver, for `dispatch()` once the block has ended: a request's
     receivers run when its response is ready, not between its charge and its view.
     """
 
-    __slots__ = ("closed", "outboxes", "token")
+    __slots__ = ("closed", "token")
 
-    def __enter__(self) -> set[str]:
-        self.outboxes: set[str] = set()
+    def __enter__(self) -> Self:
         self.closed = False
         self.token = _deferred.set(self)
-        return self.outboxes
+        return self
 
     def __exit__(self, *_: object) -> None:
         _deferred.reset(self.token)
@@ -226,7 +225,7 @@ def dispatch(databases: Iterable[str], *, after: int = 0) -> None:
 def _dispatch(using: str, after: int = 0) -> None:
     """Deliver the outbox of one database now, later or elsewhere; never raise: what stays is picked up later."""
     if (deferred := _deferred.get()) is not None and not deferred.closed:
-        deferred.outboxes.add(using)
+        deferred.add(using)
         return
     try:
         if usage_settings.EVENT_DISPATCH == EventDispatch.CELERY:

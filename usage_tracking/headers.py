@@ -17,41 +17,42 @@ MAX_INTEGER: Final = 999_999_999_999_999
 
 def fields(usage: Usage, now: datetime) -> dict[str, str]:
     """Return the header fields that HEADERS asks for; none when the meter is unlimited."""
-    if usage.limit is None:
-        return {}
-    styles = usage_settings.HEADERS
-    found = _ietf(usage, now) if HeaderStyle.IETF in styles else {}
-    return {**found, **_x_ratelimit(usage, now)} if HeaderStyle.X_RATELIMIT in styles else found
+    found: dict[str, str] = {}
+    if usage.limit is not None:
+        left, seconds = max(usage.limit - usage.used, 0), seconds_left(usage, now)
+        for style in usage_settings.HEADERS:
+            WRITERS[style](found, usage, usage.limit, left, seconds)
+    return found
 
 
 def seconds_left(usage: Usage, now: datetime) -> int | None:
     """Return the seconds until the quota resets, rounded up; None when that instant is not known."""
-    resets_at = usage.resets_at
+    resets_at = usage.period.end
     return None if resets_at is None or resets_at <= now else math.ceil((resets_at - now).total_seconds())
 
 
-def _ietf(usage: Usage, now: datetime) -> dict[str, str]:
-    """Return RateLimit-Policy and RateLimit as draft-ietf-httpapi-ratelimit-headers-10 has them.
+def _write_ietf(found: dict[str, str], usage: Usage, limit: int, left: int, seconds: int | None) -> None:
+    """Write RateLimit-Policy and RateLimit as draft-ietf-httpapi-ratelimit-headers-10 has them.
 
     `q` quota and `w` window in seconds, `r` remaining and `t` seconds until the reset. The draft still moves; this is
     the one place that follows it. A meter's name needs no escaping in a structured field (RFC 9651, section 3.3.3).
     """
-    left = f'"{usage.meter}";r={min(usage.remaining or 0, MAX_INTEGER)}'
-    if (seconds := seconds_left(usage, now)) is not None:
-        left += f";t={seconds}"
-    return {"RateLimit-Policy": _policy(usage.meter, usage.limit or 0, usage.period), "RateLimit": left}
+    rate = f'"{usage.meter}";r={min(left, MAX_INTEGER)}'
+    found["RateLimit-Policy"] = _policy(usage.meter, limit, usage.period.start, usage.period.end)
+    found["RateLimit"] = rate if seconds is None else f"{rate};t={seconds}"
 
 
-@lru_cache(maxsize=1024)  # one for each plan, say
-def _policy(meter: str, limit: int, period: Period) -> str:
-    quota = f'"{meter}";q={min(limit, MAX_INTEGER)}'
-    window = period.seconds
+@lru_cache(maxsize=1024)  # one for each plan, say; by what hashes faster than a Period
+def _policy(meter: str, limit: int, start: datetime, end: datetime | None) -> str:
+    quota, window = f'"{meter}";q={min(limit, MAX_INTEGER)}', Period(start, end).seconds
     return quota if window is None else f"{quota};w={window}"
 
 
-def _x_ratelimit(usage: Usage, now: datetime) -> dict[str, str]:
-    """Return the fields many clients know from GitHub's API; the reset is in seconds since the Unix epoch."""
-    found = {"X-RateLimit-Limit": str(usage.limit), "X-RateLimit-Remaining": str(usage.remaining)}
-    if usage.resets_at is not None and usage.resets_at > now:
-        found["X-RateLimit-Reset"] = str(math.ceil(usage.resets_at.timestamp()))
-    return found
+def _write_x_ratelimit(found: dict[str, str], usage: Usage, limit: int, left: int, seconds: int | None) -> None:
+    """Write the fields many clients know from GitHub's API; the reset is in seconds since the Unix epoch."""
+    found |= {"X-RateLimit-Limit": str(limit), "X-RateLimit-Remaining": str(left)}
+    if seconds is not None and usage.period.end is not None:
+        found["X-RateLimit-Reset"] = str(math.ceil(usage.period.end.timestamp()))
+
+
+WRITERS: Final = {HeaderStyle.IETF: _write_ietf, HeaderStyle.X_RATELIMIT: _write_x_ratelimit}

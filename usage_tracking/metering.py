@@ -22,7 +22,7 @@ from usage_tracking.exceptions import InvalidInput, OrganizationGone, UnknownMet
 from usage_tracking.history import HistoryPoint, histories_of, histories_of_each, history_of
 from usage_tracking.ledger import instant, usage_from
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization
-from usage_tracking.organizations import database_of, key_of, stored_organization
+from usage_tracking.organizations import database_of, home_database, key_of, stored_organization
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named, meters_named, terms_of
 from usage_tracking.quotas import (
@@ -324,10 +324,13 @@ def consume_at_once(
     now: datetime | None = None,
     using: str | None = None,
 ) -> Decision | None:
-    """Take a valid amount, or refuse it, from memory; None if the database must be asked. Never waits."""
+    """Take a valid amount of a saved organization, or refuse it, from memory; None if the database must be asked.
+
+    Never waits.
+    """
     if not usage_settings.ENABLED:
         return None
-    using = using or database_of(organization)
+    using = using or home_database(organization)
     decision = counter_of(meter).at_once(organization.pk, amount, meter, now=instant(now), using=using)
     return None if decision is None else _logged(decision, organization)
 
@@ -335,7 +338,7 @@ def consume_at_once(
 def _logged(decision: Decision, organization: UsageTrackedOrganization) -> Decision:
     """Log what hard enforcement would have refused, if the organization is under shadow."""
     usage = decision.usage
-    if decision.allowed and usage.enforcement == Enforcement.SHADOW and usage.overage:
+    if usage.enforcement is Enforcement.SHADOW and decision.allowed and usage.overage:
         shadow_logger.warning(
             "Organization %s used %s of %s %s; hard enforcement would have refused %s.",
             organization.pk,

@@ -42,7 +42,8 @@ class UsageTrackingMiddleware:
             return self.__acall__(request)
         with deferred_delivery() as outboxes:
             response = doors.finish(request, self.get_response(request))  # type: ignore[arg-type]
-        dispatch(outboxes)
+        if outboxes:
+            dispatch(outboxes)
         return response
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:

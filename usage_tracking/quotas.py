@@ -134,7 +134,10 @@ def next_checkpoint(
     return min(ceiling_of(limit, enforcement) + 1 - on_lease, next_announcement(used, limit, thresholds))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Usage and Decision are not frozen, as each request makes one of each: freezing them trebles what that takes.
+
+
+@dataclass(slots=True, kw_only=True)
 class Usage:
     """What an organization has used of a meter in its open period."""
 
@@ -181,7 +184,7 @@ class Charge:
     """Whether it belongs to the transaction that was open then: rolled back, it never was."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Decision:
     """The answer to one call of `consume()`; truthy when allowed."""
 

@@ -132,10 +132,10 @@ def _plain(answer: Any) -> UsageTrackedOrganization | None:
 
 
 def _checked(answer: Any) -> UsageTrackedOrganization | None:
+    model = get_organization_model()
+    if isinstance(answer, model) and answer.pk is not None:
+        return answer
     if isinstance(answer, NoneType):
         return None
-    model = get_organization_model()
-    if not isinstance(answer, model) or answer.pk is None:
-        message = f"ORGANIZATION_RESOLVER must return a saved {model.__name__} or None, not {answer!r}."
-        raise InvalidInput(message, field="ORGANIZATION_RESOLVER")
-    return answer
+    message = f"ORGANIZATION_RESOLVER must return a saved {model.__name__} or None, not {answer!r}."
+    raise InvalidInput(message, field="ORGANIZATION_RESOLVER")

@@ -144,6 +144,9 @@ def host(test_database_url, tmp_path) -> Host:
 
 GUNICORN = ("gunicorn", "tests.leases.wsgi:application", "--bind=127.0.0.1:{port}")
 UVICORN = ("uvicorn", "tests.leases.asgi:application", "--port={port}", "--lifespan=off")
+HYPERCORN = ("hypercorn", "tests.leases.asgi:application", "--bind=127.0.0.1:{port}")
+GRANIAN = ("granian", "tests.leases.wsgi:application", "--interface=wsgi", "--port={port}")
+WAITRESS = ("waitress", "--listen=127.0.0.1:{port}", "tests.leases.wsgi:application")
 WSGI_IN_UVICORN = ("uvicorn", "tests.leases.wsgi:application", "--interface=wsgi", *UVICORN[2:])
 
 
@@ -157,6 +160,9 @@ WSGI_IN_UVICORN = ("uvicorn", "tests.leases.wsgi:application", "--interface=wsgi
         pytest.param(UVICORN, "organization_of", "/api/serve/", 1, id="uvicorn, in threads"),
         pytest.param(WSGI_IN_UVICORN, "organization_of", "/api/serve/", 1, id="uvicorn, WSGI"),
         pytest.param((*UVICORN, "--workers=2"), "organization_of_async", "/api/aserve/", 2, id="uvicorn, 2 workers"),
+        pytest.param(HYPERCORN, "organization_of_async", "/api/aserve/", 1, id="hypercorn"),
+        pytest.param((*GRANIAN, "--workers=2"), "organization_of", "/api/serve/", 2, id="granian"),
+        pytest.param(WAITRESS, "organization_of", "/api/serve/", 1, id="waitress"),
     ],
 )
 def test_a_server_returns_everything_at_sigterm(host, command, resolver, path, processes):

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Self, TypeVar
 
 from django.db import connections, transaction
 
@@ -19,14 +19,23 @@ from usage_tracking.deadlocks import LockTimeout, in_transaction
 from usage_tracking.ledger import Ledger, SpentLease, locked
 from usage_tracking.lending import Demand, kept
 from usage_tracking.models import UsageLease, UsagePeriod
+from usage_tracking.periods import Period
 from usage_tracking.quotas import Charge, Decision, Enforcement, Usage
 
-__all__ = ["BRIEFLY", "Account", "Lease", "locked_with", "turn_of"]
+__all__ = ["BRIEFLY", "Account", "Lease", "Turns", "locked_with", "turn_of"]
+
+Value = TypeVar("Value", Period, datetime)
 
 BRIEFLY: Final = 0.1
 """Seconds to wait for what the caller's own transaction may hold."""
 
 IDLE: Final = Demand(0, 0)
+
+
+@lru_cache(maxsize=1024)
+def _shared(value: Value) -> Value:
+    """Return one object for all that are equal: most leases are of the same period and bucket."""
+    return value
 
 
 class Lease:
@@ -43,9 +52,9 @@ class Lease:
         self.spent = self.settled = 0
         # What was spent when this settle interval began, and the calls since then.
         self.marked = self.calls = 0
-        self.period_id, self.period, self.limit = row.pk, row.span, row.limit
+        self.period_id, self.period, self.limit = row.pk, _shared(row.span), row.limit
         self.enforcement, self.expired = Enforcement(row.enforcement), row.has_ended(now)
-        self.bucket_start, self.ends_at = row.bucket_start, row.checkpoint_at
+        self.bucket_start, self.ends_at = _shared(row.bucket_start), _shared(row.checkpoint_at)
         self.used = row.used
         self.charge: Charge | None = None
         self.deadline = deadline
@@ -249,6 +258,32 @@ class Account:
         with self.lock:
             if self.lease is not None:
                 self.lease.in_flight = False
+
+
+class Turns:
+    """The turns of many accounts, given back one by one, or all that are left at the end of the block."""
+
+    def __init__(self) -> None:
+        self._held: set[Account] = set()
+
+    def take(self, account: Account, *, patience: float) -> bool:
+        """Have the turn of one more, if that can be had in so many seconds; return whether it was."""
+        if not account.turn.acquire(timeout=patience):
+            return False
+        self._held.add(account)
+        return True
+
+    def give_back(self, account: Account) -> None:
+        """Let others have this one."""
+        self._held.remove(account)
+        account.turn.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for account in self._held:
+            account.turn.release()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -26,7 +26,7 @@ from django.utils import timezone
 
 from usage_tracking import refusals
 from usage_tracking.conf import usage_settings
-from usage_tracking.counters.accounts import BRIEFLY, Account, Lease, locked_with, turn_of
+from usage_tracking.counters.accounts import BRIEFLY, Account, Lease, Turns, locked_with, turn_of
 from usage_tracking.counters.base import Counter
 from usage_tracking.counters.exact import ExactCounter, count_between_rails
 from usage_tracking.counters.settlement import CommitUnknown, write
@@ -270,18 +270,16 @@ class LeasedCounter(Counter):
         self, known: Iterable[tuple[Key, Account]], now: datetime, errors: list[Exception], *, closing: bool
     ) -> None:
         """Settle those of some accounts whose turn can be had: together as far as possible, else one by one."""
-        with ExitStack() as turns:
-            due: dict[str, dict[Account, ExitStack]] = defaultdict(dict)
+        with Turns() as turns:
+            due: dict[str, list[Account]] = defaultdict(list)
             for key, account in known:
                 if account.lease is None:
                     self._forget_if_quiet(key, account)
-                elif account.turn.acquire(timeout=LOCK_WAIT_SECONDS if closing else 0):  # else its own visit settles it
-                    due[account.using][account] = turn = turns.enter_context(ExitStack())
-                    turn.callback(account.turn.release)
-            for using, held in due.items():
-                left = list(held)
+                elif turns.take(account, patience=LOCK_WAIT_SECONDS if closing else 0):  # else its own visit settles it
+                    due[account.using].append(account)
+            for using, accounts in due.items():
                 try:
-                    left = self._settle_together(held, now, using, closing=closing)
+                    left = self._settle_together(accounts, turns, now, using, closing=closing)
                 except Exception as error:  # noqa: BLE001 - raised once the others have had their turn
                     errors.append(error)
                     continue
@@ -291,14 +289,14 @@ class LeasedCounter(Counter):
                     except Exception as error:  # noqa: BLE001 - as above
                         errors.append(error)
                     finally:
-                        held[account].close()
+                        turns.give_back(account)
 
     def _settle_together(
-        self, held: Mapping[Account, ExitStack], now: datetime, using: str, *, closing: bool
+        self, accounts: Iterable[Account], turns: Turns, now: datetime, using: str, *, closing: bool
     ) -> list[Account]:
         """Settle the accounts that have only a number to tell, and give their turns back; return the others."""
         deadline, expires_at = _times()
-        due = {account: offer for account in held if (offer := account.offer(now, closing=closing)) is not None}
+        due = {account: offer for account in accounts if (offer := account.offer(now, closing=closing)) is not None}
         left = []
         while due:
             try:
@@ -325,7 +323,7 @@ class LeasedCounter(Counter):
                     continue
                 else:
                     account.keep()
-                held[account].close()
+                turns.give_back(account)
             due = called_back
         return left
 

@@ -64,7 +64,6 @@ class _Row(NamedTuple):
     on_lease: int
     limit: int | None
     enforcement: str
-    checkpoint_used: int
     called_back_at: datetime | None
 
 
@@ -143,7 +142,7 @@ def _plan(offer: Offer, row: _Row, lease: tuple[int, int], real: datetime) -> tu
 
 def _locked_rows(keys: Sequence[int], using: str) -> dict[int, _Row]:
     rows = locking(UsagePeriod.objects.using(using).filter(_among(keys)).order_by("pk"), skip_locked=True)
-    return {values[0]: _Row(*values) for values in rows.values_list(*_Row._fields)}
+    return {values[0]: _Row._make(values) for values in rows.values_list(*_Row._fields)}
 
 
 def _stored(keys: Sequence[int], using: str) -> Mapping[int, Any]:
