@@ -16,7 +16,7 @@ from asgiref.sync import sync_to_async
 
 from usage_tracking import refusals
 from usage_tracking.conf import Meter, usage_settings
-from usage_tracking.counters import counter_of, settled
+from usage_tracking.counters import counter_of, leased_counter, settled
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidInput, OrganizationGone, UnknownMeter
 from usage_tracking.history import HistoryPoint, histories_of, histories_of_each, history_of
@@ -284,12 +284,8 @@ def _take(
     _check(organization, amount, meter)
     if not usage_settings.ENABLED:
         return Decision(allowed=True, amount=amount, usage=usage_of(organization, meter, now=now))
-    now = instant(now)
     using = using or database_of(organization)
-    counter = counter_of(meter)
-    decision = counter.at_once(organization.pk, amount, meter, now=now, using=using, refusable=refusable)
-    if decision is None:
-        decision = counter.take(organization, amount, meter, now=now, using=using, refusable=refusable)
+    decision = counter_of(meter).take(organization, amount, meter, now=instant(now), using=using, refusable=refusable)
     return _logged(decision, organization) if refusable else decision
 
 
@@ -328,10 +324,10 @@ def consume_at_once(
 
     Never waits.
     """
-    if not usage_settings.ENABLED:
+    if not usage_settings.ENABLED or meter not in usage_settings.leased_meters:
         return None
     using = using or home_database(organization)
-    decision = counter_of(meter).at_once(organization.pk, amount, meter, now=instant(now), using=using)
+    decision = leased_counter.at_once(organization.pk, amount, meter, now=instant(now), using=using)
     return None if decision is None else _logged(decision, organization)
 
 

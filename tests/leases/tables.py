@@ -22,8 +22,6 @@ def take(counter, organization, amount=None, *, now=NOW, meter="api"):
     """Consume in the process that a counter stands for; without an amount as `borrow` does."""
     if amount is None:
         return [take(counter, organization, 1, now=now, meter=meter) for _ in range(BUSY)][-1]
-    if (decision := counter.at_once(organization.pk, amount, meter, now=now, using="default")) is not None:
-        return decision
     return counter.take(organization, amount, meter, now=now, using="default")
 
 

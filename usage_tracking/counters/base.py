@@ -12,19 +12,6 @@ __all__ = ["Counter"]
 class Counter(ABC):
     """Takes amounts from the open period of an organization's meter, never more than hard enforcement allows."""
 
-    def at_once(
-        self,
-        organization_id: object,  # noqa: ARG002 - a counter need not remember anything: then these are the answers
-        amount: int,  # noqa: ARG002
-        meter: str,  # noqa: ARG002
-        *,
-        now: datetime,  # noqa: ARG002
-        using: str,  # noqa: ARG002
-        refusable: bool = True,  # noqa: ARG002
-    ) -> Decision | None:
-        """Take, or refuse if `refusable`, from memory, without waiting; None when the database must be asked."""
-        return None
-
     @abstractmethod
     def take(
         self,

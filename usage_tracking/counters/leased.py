@@ -83,7 +83,7 @@ class LeasedCounter(Counter):
         using: str,
         refusable: bool = True,
     ) -> Decision | None:
-        """Spend from the lease, or refuse from memory."""
+        """Take, or refuse if `refusable`, from memory; None if the database must be asked. Never waits."""
         if self._settler.is_unguarded:
             self._settler.guard()
         key = home_of(using), organization_id, meter
@@ -106,13 +106,14 @@ class LeasedCounter(Counter):
         using: str,
         refusable: bool = True,
     ) -> Decision:
-        """Count `amount`, which memory could not answer for, in the database; borrow for those who come after it.
+        """Take `amount` from memory, or count it in the database and borrow for those who come after it.
 
         The caller's transaction is kept out of, unless it holds the rows that this needs, or made the organization.
         """
-        decision = None
-        if not self._joins(using):
-            decision = self._take_apart(organization.pk, amount, meter, now, using, refusable=refusable)
+        pk = organization.pk
+        decision = self.at_once(pk, amount, meter, now=now, using=using, refusable=refusable)
+        if decision is None and not self._joins(using):
+            decision = self._take_apart(pk, amount, meter, now, using, refusable=refusable)
         if decision is None:
             decision = self._exact.take(organization, amount, meter, now=now, using=using, refusable=refusable)
         return decision
