@@ -4,6 +4,7 @@ A charge that joined the view's transaction would hold the open period's row for
 with its rollback. On a connection of its own it is committed at once.
 """
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,9 +25,11 @@ __all__ = [
     "close_own",
     "home_of",
     "in_test_case",
+    "is_marked",
     "limit_lock_waits",
     "limit_own_waits",
     "locking",
+    "mark",
     "survival_of",
 ]
 
@@ -69,7 +72,22 @@ def survival_of(connection: BaseDatabaseWrapper) -> Callable[[], bool]:
 
     transaction.on_commit(kept, using=connection.alias)
     # A rolled-back savepoint drops its callbacks; under a test case the outermost block never commits.
-    return lambda: bool(committed) or any(callback is kept for _, callback, *_ in connection.run_on_commit)
+    return lambda: bool(committed) or is_marked(connection, kept)
+
+
+def mark(connection: BaseDatabaseWrapper) -> Callable[[], None]:
+    """Leave a mark in the running transaction, by which `is_marked` knows it until it ends."""
+
+    def left_by_us() -> None:
+        """Do nothing: that this is still to be called after the commit is the mark."""
+
+    transaction.on_commit(left_by_us, using=connection.alias)
+    return left_by_us
+
+
+def is_marked(connection: BaseDatabaseWrapper, left: Callable[[], None] | None) -> bool:
+    """Return whether the transaction that runs on the connection bears this mark."""
+    return any(callback is left for _, callback, *_ in connection.run_on_commit)
 
 
 def locking(rows: QuerySet[M], *, skip_locked: bool = False) -> QuerySet[M]:
@@ -142,7 +160,7 @@ def _limit_lock_waits(connection: BaseDatabaseWrapper, patience: float) -> None:
     statements = {
         "postgresql": f"SET lock_timeout = '{round(patience * 1000)}ms'",
         # In whole seconds, of which MariaDB takes 0 for no wait at all.
-        "mysql": f"SET SESSION innodb_lock_wait_timeout = {int(patience)}",
+        "mysql": f"SET SESSION innodb_lock_wait_timeout = {math.ceil(patience)}",
     }
     if statement := statements.get(connection.vendor):
         with connection.cursor() as cursor:

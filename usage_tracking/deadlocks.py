@@ -12,7 +12,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from django.db import OperationalError, connections
 
-__all__ = ["LockTimeout", "in_transaction", "is_lock_timeout", "retried"]
+__all__ = ["LockTimeout", "in_any_transaction", "is_lock_timeout", "retried"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,14 +44,14 @@ def retried(function: Callable[P, R]) -> Callable[P, R]:
             try:
                 return function(*args, **kwargs)
             except OperationalError as error:
-                if in_transaction() or not _is(DEADLOCK, error):
+                if in_any_transaction() or not _is(DEADLOCK, error):
                     raise
         return function(*args, **kwargs)
 
     return persistent
 
 
-def in_transaction() -> bool:
+def in_any_transaction() -> bool:
     """Return whether the caller has begun a transaction, on whichever database."""
     return any(connection.in_atomic_block for connection in connections.all(initialized_only=True))
 

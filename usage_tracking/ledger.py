@@ -478,6 +478,8 @@ class Ledger:
         self._announce(row, refused=self.refused or (self._lowered and row.limit == 0))
         for late in UsagePeriod.objects.using(self.using).filter(pk__in=self._late):
             self._announce(late)
+        # Now, as the caller's transaction may go on to ask, and again once others can see what has changed.
+        refusals.forget(self.key)
         transaction.on_commit(partial(refusals.forget, self.key), using=self.using)
 
     def sign_closings(self, *, actor: Any, reason: str) -> None:

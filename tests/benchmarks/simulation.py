@@ -150,7 +150,7 @@ class Process:
                 row.called_back_at = moment(at)
         size = row.share(account.keeps, at) if borrows else 0
         if account.lease is not None:
-            account.end(account.lease.pk)
+            account.end()
         if size:
             row.on_lease += size
             lent = SimpleNamespace(pk=next(self.keys), granted=size)

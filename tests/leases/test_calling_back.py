@@ -46,7 +46,7 @@ def counters(configure, monkeypatch):
     configure(COUNTER="leased", DEFAULT_LIMIT=100)
     pair = LeasedCounter(ExactCounter()), LeasedCounter(ExactCounter())
     for counter in pair:
-        monkeypatch.setattr(counter, "_joins", lambda using: False)
+        monkeypatch.setattr(counter, "_must_join", lambda using: False)
         monkeypatch.setattr(counter._settler, "ensure_running", lambda: None)
         # At the end of the test run there is nothing to return.
         monkeypatch.setattr(counter._settler, "stop", lambda: None)

@@ -1,24 +1,32 @@
 """What goes wrong around leases: the database, the caller's transaction, organizations that are deleted."""
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
+from threading import Event, Timer
 
 import pytest
 from django.db import OperationalError, connection, transaction
 from django.http import HttpResponse
 
-from tests.factories import OrganizationFactory
+from tests.factories import Organization, OrganizationFactory
 from tests.leases.tables import NOW, borrow, on_lease, open_row
+from tests.leases.threads import in_thread
 from tests.outages import database_down
-from usage_tracking.counters import leased_counter
+from usage_tracking.counters import leased, leased_counter
+from usage_tracking.counters.accounts import BRIEFLY
+from usage_tracking.databases import apart, limit_own_waits
 from usage_tracking.doors import charge, finish
 from usage_tracking.entitlements import update_limits
 from usage_tracking.exceptions import OrganizationGone
 from usage_tracking.lending import BUSY
-from usage_tracking.metering import consume, give_back, record, refund, usage_of
+from usage_tracking.metering import adjust, consume, give_back, record, refund, usage_of
 from usage_tracking.models import UsageEvent, UsageHistory, UsageLease, UsagePeriod
 from usage_tracking.signals import usage_warning
 
 LENT = 2 * BUSY
+PATIENCE = 30
+
+on_a_server = pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time: it joins.")
 
 
 class OutageError(Exception):
@@ -82,6 +90,17 @@ def test_an_organization_whose_plan_raises_keeps_nobody_else_waiting(
 
 
 # -- transactions ------------------------------------------------------------------------------------------------------
+
+
+def lock_period(organization):
+    """Lock its open period for as long as the transaction lasts."""
+    UsagePeriod.objects.select_for_update().get(organization=organization)
+
+
+def settle_with_a_limit():
+    """Do as the settler does, which waits for no row for long."""
+    limit_own_waits("default")
+    leased_counter.settle_all(NOW)
 
 
 def roll_back(organization, *amounts):
@@ -148,6 +167,133 @@ def test_a_joined_charge_that_was_rolled_back_is_not_given_back_as_well(organiza
     finish(request, HttpResponse(status=status))
     leased_counter.settle_all(NOW, closing=True)
     assert usage_of(organization, now=NOW).used == BUSY
+
+
+@on_a_server
+def test_that_its_transaction_must_be_joined_is_found_out_once(organization, monkeypatch):
+    """It takes a wait in vain."""
+    borrow(organization, now=NOW)
+    tried = []
+    monkeypatch.setattr(leased, "apart", lambda *args, **options: tried.append(1) or apart(*args, **options))
+    with transaction.atomic():
+        lock_period(organization)
+        assert all(consume(organization, LENT + 1, now=NOW).charge.joined for _ in range(5))
+    assert 1 <= len(tried) <= 2
+
+
+@pytest.mark.parametrize("undo", ["block", "savepoint"])
+def test_a_lease_that_was_settled_in_vain_is_still_to_be_settled(organization, undo):
+    """However the caller's transaction undoes it: Django hears nothing of a savepoint that is made by hand."""
+    borrow(organization, now=NOW)
+    consume(organization, 5, now=NOW)
+    with transaction.atomic():
+        if undo == "block":
+            with suppress(OutageError), transaction.atomic():
+                refund(organization, 1, now=NOW)
+                raise OutageError
+        else:
+            savepoint = connection.savepoint()
+            refund(organization, 1, now=NOW)
+            connection.savepoint_rollback(savepoint)
+    leased_counter.settle_all(NOW, closing=True)
+    assert (open_row().used, on_lease()) == (BUSY + 5, [])
+
+
+@on_a_server
+def test_what_was_joined_and_given_back_is_undone_as_a_whole(organization):
+    """The lease gets nothing back that was not taken from it."""
+    borrow(organization, now=NOW)
+    consume(organization, 10, now=NOW)
+    with suppress(OutageError), transaction.atomic():
+        lock_period(organization)
+        decision = consume(organization, 7, now=NOW)
+        assert give_back(decision, now=NOW) == 7
+        raise OutageError
+    leased_counter.settle_all(NOW, closing=True)
+    assert open_row().used == BUSY + 10
+
+
+def test_what_was_taken_before_is_given_back_in_a_transaction_that_holds_the_period(organization):
+    """Nobody else can do so while it lasts."""
+    borrow(organization, now=NOW)
+    decision = consume(organization, 5, now=NOW)
+    with transaction.atomic():
+        adjust(organization, used=100, now=NOW)
+        assert give_back(decision, now=NOW) == 5
+    leased_counter.settle_all(NOW, closing=True)
+    assert open_row().used == 95
+
+
+@pytest.mark.parametrize("counter", ["exact", "leased"])
+def test_a_transaction_that_has_made_room_is_admitted(organization, configure, counter):
+    """What is remembered of a refusal is void for the transaction at once, and not only when it is committed."""
+    configure(DEFAULT_LIMIT=10, COUNTER=counter)
+    assert consume(organization, 10)
+    assert not consume(organization)
+    with transaction.atomic():
+        update_limits(organization, limits={"api": 100})
+        assert consume(organization)
+
+
+@contextmanager
+def meanwhile(act):
+    """Somebody else's transaction, which acts and stays open until the event that it yields, or the block's end."""
+    acted, enough = Event(), Event()
+
+    def run():
+        with transaction.atomic():
+            act()
+            acted.set()
+            enough.wait(PATIENCE)
+
+    thread = in_thread(run)
+    assert acted.wait(PATIENCE)
+    try:
+        yield enough
+    finally:
+        enough.set()
+        thread.result(PATIENCE)
+
+
+@on_a_server
+@pytest.mark.parametrize(
+    ("act", "used"),
+    [
+        pytest.param(lambda organization: refund(organization, 1, now=NOW), [BUSY + 2], id="refund"),
+        pytest.param(lambda organization: Organization._base_manager.get(pk=organization.pk).delete(), [], id="delete"),
+        pytest.param(lock_period, [BUSY + 3], id="lock"),
+    ],
+)
+def test_an_open_transaction_keeps_nobody_else_from_being_settled(organization, act, used):
+    """What it has locked is settled the next time; the others are settled at once."""
+    others = [OrganizationFactory() for _ in range(3)]
+    for each in (organization, *others):
+        borrow(each, now=NOW)
+        consume(each, 3, now=NOW)
+    with meanwhile(partial(act, organization)):
+        in_thread(settle_with_a_limit).result(PATIENCE)
+        assert [UsagePeriod.objects.get(organization=each).used for each in others] == [BUSY + 3] * 3
+    leased_counter.settle_all(NOW, closing=True)
+    assert list(UsagePeriod.objects.filter(organization=organization).values_list("used", flat=True)) == used
+
+
+@on_a_server
+@pytest.mark.django_db(transaction=True, databases=["default", "charge"])
+def test_who_cannot_join_waits_for_a_visit_in_another_thread(organization, configure):
+    """A charge on CHARGE_DATABASE has no transaction that could be joined instead."""
+    configure(CHARGE_DATABASE="charge")
+    borrow(organization, now=NOW)
+    [account] = leased_counter._accounts.values()
+    with meanwhile(partial(lock_period, organization)) as enough:
+        visitor = in_thread(partial(consume, organization, 100, now=NOW))
+        while not account.turn.locked():
+            enough.wait(0.01)
+        Timer(4 * BRIEFLY, enough.set).start()
+        with transaction.atomic():
+            assert consume(organization, LENT + 1, now=NOW, using="charge")
+        assert visitor.result(PATIENCE)
+    leased_counter.settle_all(NOW, closing=True)
+    assert open_row().used == BUSY + 100 + LENT + 1
 
 
 @pytest.mark.django_db

@@ -31,7 +31,7 @@ class OnLease(UsageMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         # The counter keeps out of the caller's transaction otherwise.
-        self.patch.setattr(leased_counter, "_joins", lambda using: False)
+        self.patch.setattr(leased_counter, "_must_join", lambda using: False)
         self.patch.setattr("usage_tracking.counters.leased.apart", lambda using, work, **_: work())
         self.patch.setattr(
             "usage_tracking.counters.leased.connections", {"default": SimpleNamespace(in_atomic_block=False)}

@@ -2,20 +2,25 @@
 
 What it tells the database are totals since a lease was lent, `spent` and `granted`, so that a settlement whose commit
 was not heard of can be repeated.
+
+There are two ways to settle. A visit to the ledger takes the lease with it: `hand_in`, then `end`, `reopen` if that was
+undone, or `await_settlement` if nobody can tell. A batch goes on with it: `offer`, then `renew`, or `keep` if its turn
+did not come.
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from time import monotonic
 from typing import Any, Final, Self, TypeVar
 
-from django.db import connections, transaction
+from django.db import connections
 
 from usage_tracking.counters.settlement import Offer, Settled
-from usage_tracking.deadlocks import LockTimeout, in_transaction
+from usage_tracking.databases import LOCK_WAIT_SECONDS
+from usage_tracking.deadlocks import LockTimeout, in_any_transaction
 from usage_tracking.ledger import Ledger, SpentLease, locked
 from usage_tracking.lending import Demand, kept
 from usage_tracking.models import UsageLease, UsagePeriod
@@ -27,7 +32,7 @@ __all__ = ["BRIEFLY", "Account", "Lease", "Turns", "locked_with", "turn_of"]
 Value = TypeVar("Value", Period, datetime)
 
 BRIEFLY: Final = 0.1
-"""Seconds to wait for what the caller's own transaction may hold."""
+"""Seconds to wait for what the caller's own transaction may hold; MariaDB waits for whole ones."""
 
 IDLE: Final = Demand(0, 0)
 
@@ -58,8 +63,8 @@ class Lease:
         self.used = row.used
         self.charge: Charge | None = None
         self.deadline = deadline
-        # Whether a transaction is just writing what was spent, or may have written it: what comes back meanwhile goes
-        # where that goes.
+        # Whether a transaction is just writing what was spent, or may have written it and ended the lease: what comes
+        # back meanwhile goes where that goes.
         self.in_flight = self.pending = False
 
     def is_valid(self, now: datetime) -> bool:
@@ -75,6 +80,7 @@ class Account:
         "before",
         "began",
         "calls",
+        "held_by",
         "lease",
         "lock",
         "meter",
@@ -96,6 +102,8 @@ class Account:
         self.before = IDLE
         # When this settle interval began, and until when there is nothing to borrow, by the monotonic clock.
         self.began = self.rests_until = 0.0
+        # The mark of the caller's transaction that has locked the open row last: nobody else can count while it runs.
+        self.held_by: Callable[[], None] | None = None
 
     def spend(self, amount: int, now: datetime) -> Decision | None:
         """Take `amount` from the lease; None if it does not cover it."""
@@ -176,28 +184,29 @@ class Account:
             lease.kept, lease.granted, lease.in_flight = lease.granted, lease.spent, True
             return SpentLease(lease.pk, lease.spent)
 
-    def resume(self, *, known: bool) -> None:
-        """Go on with the lease that was not handed in after all; nothing more is spent of it unless that is `known`."""
+    def reopen(self) -> None:
+        """Go on with the lease: that it was handed in has come to nothing."""
         with self.lock:
             lease = self.lease
             if lease is not None:
-                # While nobody knows whether it was settled, nothing may come back to it either.
-                lease.in_flight, lease.pending = False, lease.pending or not known
-                if known:
-                    lease.granted = lease.kept
+                lease.granted, lease.in_flight = lease.kept, False
 
-    def wait_for_commit(self, pk: int, using: str) -> None:
-        """Have no lease any more once the caller's transaction is committed: rolled back, it is still to be settled."""
-        self.resume(known=False)
+    def await_settlement(self, *, written: bool = False) -> None:
+        """Spend nothing more of the lease, as it may have ended; whoever settles next finds out.
+
+        It is as good as `written` in a transaction of the caller's that is still open.
+        """
+        with self.lock:
+            lease = self.lease
+            if lease is not None:
+                lease.in_flight, lease.pending = False, True
+                if written:
+                    lease.settled = lease.spent
+
+    def end(self) -> None:
+        """Have no lease any more, as it was settled; that it was in demand in this interval is not forgotten."""
         with self.lock:
             if self.lease is not None:
-                self.lease.settled = self.lease.spent
-        transaction.on_commit(partial(self.end, pk), using=using)
-
-    def end(self, pk: int) -> None:
-        """Have this lease no more, as it was settled; that it was in demand in this interval is not forgotten."""
-        with self.lock:
-            if self.lease is not None and self.lease.pk == pk:
                 self.asked, self.calls = self._so_far
                 self.lease = None
 
@@ -261,7 +270,7 @@ class Account:
 
 
 class Turns:
-    """The turns of many accounts, given back one by one, or all that are left at the end of the block."""
+    """The turns of many accounts, released one by one, or all that are left at the end of the block."""
 
     def __init__(self) -> None:
         self._held: set[Account] = set()
@@ -273,7 +282,7 @@ class Turns:
         self._held.add(account)
         return True
 
-    def give_back(self, account: Account) -> None:
+    def release(self, account: Account) -> None:
         """Let others have this one."""
         self._held.remove(account)
         account.turn.release()
@@ -287,12 +296,16 @@ class Turns:
 
 
 @contextmanager
-def turn_of(account: Account) -> Iterator[None]:
+def turn_of(account: Account, using: str) -> Iterator[None]:
     """Have the turn of an account. Raises LockTimeout if a caller in a transaction would wait for it too long.
 
     Whoever has the turn may wait for a row that the caller's transaction holds, and no database sees that deadlock.
+    A caller who can count in that transaction instead waits briefly.
     """
-    if not account.turn.acquire(timeout=BRIEFLY if in_transaction() else -1):
+    patience: float = -1
+    if in_any_transaction():
+        patience = BRIEFLY if connections[using].in_atomic_block else LOCK_WAIT_SECONDS
+    if not account.turn.acquire(timeout=patience):
         message = f"Usage of organization {account.organization_id} is being settled for too long."
         raise LockTimeout(message)
     try:
@@ -313,13 +326,17 @@ def locked_with(accounts: Iterable[Account], key: object, *meters: str, **option
             rolled_back = False
     except BaseException:
         for account in handed_in:
-            account.resume(known=rolled_back)
+            if rolled_back:
+                account.reopen()
+            else:
+                account.await_settlement()
         raise
     visited = {ledger.terms.meter for ledger in ledgers}
-    for account, lease in handed_in.items():
+    for account in handed_in:
         if account.meter not in visited:
-            account.resume(known=True)
+            account.reopen()
         elif connections[options["using"]].in_atomic_block:
-            account.wait_for_commit(lease.pk, options["using"])
+            # Not `on_commit`: the host may undo this by a savepoint that Django does not know of.
+            account.await_settlement(written=True)
         else:
-            account.end(lease.pk)
+            account.end()

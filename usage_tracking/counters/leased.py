@@ -31,8 +31,8 @@ from usage_tracking.counters.base import Counter
 from usage_tracking.counters.exact import ExactCounter, count_between_rails
 from usage_tracking.counters.settlement import CommitUnknown, write
 from usage_tracking.counters.settler import Settler
-from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, in_test_case
-from usage_tracking.deadlocks import LockTimeout, in_transaction, is_lock_timeout, retried
+from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, in_test_case, is_marked, mark
+from usage_tracking.deadlocks import LockTimeout, in_any_transaction, is_lock_timeout, retried
 from usage_tracking.events import deferred_delivery, dispatch, dispatch_after_commit
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
 from usage_tracking.ledger import Ledger
@@ -89,7 +89,7 @@ class LeasedCounter(Counter):
         key = home_of(using), organization_id, meter
         account = self._accounts.get(key)
         # What is joined is undone with the transaction, and memory is not.
-        if (account is None and not refusals.known()) or self._joins(using):
+        if (account is None and not refusals.known()) or self._must_join(using):
             return None
         if account is not None and (decision := account.spend(amount, now)):
             return decision
@@ -112,34 +112,30 @@ class LeasedCounter(Counter):
         """
         pk = organization.pk
         decision = self.at_once(pk, amount, meter, now=now, using=using, refusable=refusable)
-        if decision is None and not self._joins(using):
-            decision = self._take_apart(pk, amount, meter, now, using, refusable=refusable)
-        if decision is None:
-            decision = self._exact.take(organization, amount, meter, now=now, using=using, refusable=refusable)
-        return decision
+        if decision is not None:
+            return decision
+        return self._unless_held(
+            (home_of(using), pk, meter),
+            using,
+            alone=lambda: self._take_apart(pk, amount, meter, now, using, refusable=refusable),
+            joined=lambda: self._exact.take(organization, amount, meter, now=now, using=using, refusable=refusable),
+        )
 
     def _take_apart(
         self, pk: object, amount: int, meter: str, now: datetime, using: str, *, refusable: bool
-    ) -> Decision | None:
-        """Take in no transaction of the caller; None if that is what this has to wait for."""
-        try:
-            with self._telling(), self._turn(pk, meter, using) as account:
-                # Whoever had the turn before may have brought a lease, or a refusal.
-                decision = self.at_once(pk, amount, meter, now=now, using=using, refusable=refusable)
-                if decision is None:
-                    account.note(amount, usage_settings.LEASE.settle_seconds)
-                    decision = self._ask(account, amount, now, using, refusable=refusable)
-        except (OperationalError, OrganizationGone) as error:
-            in_vain = isinstance(error, OrganizationGone) or is_lock_timeout(error)
-            if in_vain and connections[using].in_atomic_block:
-                return None
-            raise
+    ) -> Decision:
+        with self._telling(), self._turn(pk, meter, using) as account:
+            # Whoever had the turn before may have brought a lease, or a refusal.
+            decision = self.at_once(pk, amount, meter, now=now, using=using, refusable=refusable)
+            if decision is None:
+                account.note(amount, usage_settings.LEASE.settle_seconds)
+                decision = self._ask(account, amount, now, using, refusable=refusable)
         return decision
 
     def _ask(self, account: Account, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
         """Count in the database, and borrow for those who come after if the account is busy."""
-        within = in_transaction()
-        count = partial(self._count, account, amount, now, using, refusable=refusable, within=within)
+        count = partial(self._count, account, amount, now, using, refusable=refusable)
+        within = in_any_transaction()
         if account.keeps and monotonic() >= account.rests_until:
             try:
                 return apart(using, partial(count, borrows=True), patience=BRIEFLY)
@@ -148,7 +144,9 @@ class LeasedCounter(Counter):
                     raise
                 # The caller may hold the organization, which borrowing has to lock, and counting has not.
                 account.rests_until = monotonic() + usage_settings.LEASE.settle_seconds
-        return apart(using, partial(count, borrows=False), patience=BRIEFLY)
+        # With a lease there is something to settle; in a transaction that can wait.
+        one_statement_may_do = within or account.lease is None
+        return apart(using, partial(count, one_statement_may_do=one_statement_may_do), patience=BRIEFLY)
 
     def _count(
         self,
@@ -158,12 +156,11 @@ class LeasedCounter(Counter):
         using: str,
         *,
         refusable: bool,
-        within: bool,
-        borrows: bool,
+        one_statement_may_do: bool = False,
+        borrows: bool = False,
     ) -> Decision:
-        """Count between the rails while there is nothing to borrow and nothing to settle, else in the slow path."""
-        # With a lease there is something to settle; in a transaction that can wait.
-        if (within or account.lease is None) and not borrows:
+        """Count between the rails if `one_statement_may_do`, else in the slow path."""
+        if one_statement_may_do:
             decision = _count_once(account.organization_id, amount, account.meter, now=now, using=using)
             if decision is not None:
                 return decision
@@ -202,19 +199,54 @@ class LeasedCounter(Counter):
         """Return a charge to the lease if its bucket is still on lease here, else as the exact counter does."""
         key, using = (home_of(charge.database), charge.organization_id, charge.meter), charge.database
         account = self._accounts.get(key)
-        if account is None or self._joins(using):
+        if account is None or charge.joined:
             return self._exact.give_back(charge, now=now)
+        return self._unless_held(
+            key,
+            using,
+            alone=lambda: self._give_back_apart(account, charge, now),
+            joined=lambda: self._exact.give_back(charge, now=now),
+        )
+
+    def _give_back_apart(self, account: Account, charge: Charge, now: datetime) -> int:
         if account.take_back(charge):
-            refusals.forget(key)
+            refusals.forget((account.using, account.organization_id, account.meter))
             return charge.amount
+        using = charge.database
         # What was being settled is in the database once the turn is ours.
-        with self._telling(), turn_of(account):
+        with self._telling(), turn_of(account, using):
             if account.take_back(charge):
                 return charge.amount
             if account.lease is None:
                 return self._exact.give_back(charge, now=now)
             give_back = partial(Ledger.give_back_charge, charge=charge)
-            return apart(using, lambda: self._visit(account, now, using, give_back, borrows=False))
+            visit = partial(self._visit, account, now, using, give_back, borrows=False)
+            return apart(using, visit, patience=BRIEFLY)
+
+    def _unless_held(
+        self, key: Key, using: str, *, alone: Callable[[], Answer], joined: Callable[[], Answer]
+    ) -> Answer:
+        """Do it `alone`, and `joined` to the caller's transaction if that has locked what it needs.
+
+        Or has made the organization. To find out takes its time, so that is done once in a transaction.
+        """
+        connection = connections[using]
+        if not connection.in_atomic_block:
+            return alone()
+        account = self._accounts.get(key)
+        if self._must_join(using) or (account is not None and is_marked(connection, account.held_by)):
+            return joined()
+        try:
+            return alone()
+        except OperationalError as error:
+            if not is_lock_timeout(error):
+                raise
+        except OrganizationGone:
+            pass
+        answer = joined()
+        if (account := self._accounts.get(key)) is not None:
+            account.held_by = mark(connection)
+        return answer
 
     # -- books ---------------------------------------------------------------------------------------------------------
 
@@ -237,8 +269,10 @@ class LeasedCounter(Counter):
     def settled(self, key: object, *meters: str, now: datetime, using: str, **options: Any) -> Iterator[list[Ledger]]:
         """Like `ledger.locked`, with whatever this process has on lease of the organization handed in first.
 
-        In the caller's transaction, too: all but what somebody is settling who may be waiting for that transaction.
+        In the caller's transaction, too: all but what another thread has had in hand for longer than that can wait.
         """
+        connection = connections[using]
+        within = connection.in_atomic_block
         with self._telling(), ExitStack() as turns:
             held = []
             for meter in sorted(usage_settings.leased_meters):
@@ -246,6 +280,10 @@ class LeasedCounter(Counter):
                     held.append(turns.enter_context(self._turn(key, meter, using)))
             with locked_with(held, key, *meters, now=now, using=using, **options) as ledgers:
                 yield ledgers
+            if within:
+                left = mark(connection)
+                for account in held:
+                    account.held_by = left
 
     def settle_all(self, now: datetime, *, closing: bool = False) -> None:
         """Settle every lease whose turn is free (`closing`: all of them, and return them), some at a time.
@@ -290,12 +328,12 @@ class LeasedCounter(Counter):
                     except Exception as error:  # noqa: BLE001 - as above
                         errors.append(error)
                     finally:
-                        turns.give_back(account)
+                        turns.release(account)
 
     def _settle_together(
         self, accounts: Iterable[Account], turns: Turns, now: datetime, using: str, *, closing: bool
     ) -> list[Account]:
-        """Settle the accounts that have only a number to tell, and give their turns back; return the others."""
+        """Settle the accounts that have only a number to tell, and release their turns; return the others."""
         deadline, expires_at = _times()
         due = {account: offer for account in accounts if (offer := account.offer(now, closing=closing)) is not None}
         left = []
@@ -304,7 +342,7 @@ class LeasedCounter(Counter):
                 settled = write(list(due.values()), expires_at=expires_at, using=using)
             except CommitUnknown:
                 for account in due:
-                    account.resume(known=False)
+                    account.await_settlement()
                 raise
             except BaseException:
                 for account in due:
@@ -324,7 +362,7 @@ class LeasedCounter(Counter):
                     continue
                 else:
                     account.keep()
-                turns.give_back(account)
+                turns.release(account)
             due = called_back
         return left
 
@@ -362,7 +400,7 @@ class LeasedCounter(Counter):
         """Own nothing, and tell nobody: for tests that wipe the database."""
         self._begin_anew()
 
-    def _joins(self, using: str) -> bool:
+    def _must_join(self, using: str) -> bool:
         """Only where there is no keeping out of it: in a test case, and on SQLite, which has one writer at a time."""
         connection = connections[using]
         return connection.in_atomic_block and (connection.vendor == "sqlite" or in_test_case(connection))
@@ -400,7 +438,7 @@ class LeasedCounter(Counter):
             self._forget_quiet_ones()
         while True:
             account = self._accounts.get(key) or self._accounts.setdefault(key, Account(organization_id, meter, key[0]))
-            with turn_of(account):
+            with turn_of(account, using):
                 # The settler forgets idle accounts, perhaps while we waited.
                 if self._accounts.get(key) is account:
                     yield account

@@ -4,7 +4,7 @@ Most leases have nothing to tell but a number: their bucket is still open, and w
 Those are settled here, as the ledger would have settled them one by one. All others are left to it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -71,8 +71,9 @@ class _Row(NamedTuple):
 def write(offers: Sequence[Offer], *, expires_at: datetime, using: str) -> dict[int, Settled | None]:
     """Settle the leases that are plain, in one transaction; return what became of each by its key.
 
-    None stands for one whose period somebody else has locked: it waits for the next time. Those that are missing
-    belong to the ledger. Raises a database error if nothing was written, CommitUnknown if the commit itself failed.
+    None stands for one that somebody else has locked, or its period: it waits for the next time. Those that are
+    missing belong to the ledger. Raises a database error if nothing was written, CommitUnknown if the commit itself
+    failed.
     """
     committing = False
     try:
@@ -88,17 +89,17 @@ def write(offers: Sequence[Offer], *, expires_at: datetime, using: str) -> dict[
 
 def _write(offers: Sequence[Offer], expires_at: datetime, using: str) -> dict[int, Settled | None]:
     rows = _locked_rows([offer.period_id for offer in offers], using)
-    stored = _stored([offer.pk for offer in offers], using)
-    results: dict[int, Settled | None] = {}
+    stored = _stored([offer.pk for offer in offers if offer.period_id in rows], using)
+    results: dict[int, Settled | None] = dict.fromkeys(
+        _live([offer.pk for offer in offers if offer.pk not in stored], using)
+    )
     periods: dict[int, list[int]] = {}
     leases: dict[int, list[int]] = {}
     ended: list[int] = []
     real = timezone.now()
     for offer in offers:
-        row, lease = rows.get(offer.period_id), stored.get(offer.pk)
-        if lease is not None and row is None:
-            results[offer.pk] = None
-        elif lease is not None and row is not None and (plan := _plan(offer, row, lease, real)):
+        lease = stored.get(offer.pk)
+        if lease is not None and (plan := _plan(offer, row := rows[offer.period_id], lease, real)):
             settled, periods[row.pk] = plan
             results[offer.pk] = settled
             if settled.granted is None:
@@ -146,10 +147,17 @@ def _locked_rows(keys: Sequence[int], using: str) -> dict[int, _Row]:
 
 
 def _stored(keys: Sequence[int], using: str) -> Mapping[int, Any]:
-    """Return {key: (granted, settled)} of the leases that are not lost."""
-    # Under the lock of their period, hence not changed by anybody else; MariaDB reads what is committed if it locks.
-    leases = locking(UsageLease.objects.using(using).filter(_among(keys), lost_at=None).order_by("pk"))
+    """Return {key: (granted, settled)} of the leases that are not lost, but for those that somebody else has locked."""
+    # Locked only because MariaDB reads what is committed if it locks: whoever changes them locks their period first.
+    # An exception is the end of an organization, whose transaction may be a long one.
+    live = UsageLease.objects.using(using).filter(_among(keys), lost_at=None)
+    leases = locking(live.order_by("pk"), skip_locked=True)
     return {pk: (granted, settled) for pk, granted, settled in leases.values_list("pk", "granted", "settled")}
+
+
+def _live(keys: Sequence[int], using: str) -> Iterable[int]:
+    """Return those of some leases that are there, and not lost, as far as is committed."""
+    return UsageLease.objects.using(using).filter(_among(keys), lost_at=None).values_list("pk", flat=True)
 
 
 def _among(keys: Sequence[int]) -> Among:
