@@ -3,7 +3,9 @@
 Every function has an async twin with an `a` before its name, which runs it in one hop to a thread.
 
 Inside the caller's `transaction.atomic()` a call belongs to that transaction: rolled back, it never happened. What the
-leased counter takes stays taken; it joins a transaction only where nobody else could count. The clock is an argument (`now`, aware) for tests and imports; the default is the current time.
+leased counter takes stays taken; it joins a transaction only where nobody else could count.
+
+The clock is an argument (`now`, aware) for tests and imports; the default is the current time.
 """
 
 import logging
