@@ -226,9 +226,9 @@ class LeasedCounter(Counter):
     def _unless_held(
         self, key: Key, using: str, *, alone: Callable[[], Answer], joined: Callable[[], Answer]
     ) -> Answer:
-        """Do it `alone`, and `joined` to the caller's transaction if that has locked what it needs.
+        """Do it `alone`, or `joined` to the caller's transaction if that has locked, or made, what it needs.
 
-        Or has made the organization. To find out takes its time, so that is done once in a transaction.
+        To find out takes its time, so that is done once in a transaction.
         """
         connection = connections[using]
         if not connection.in_atomic_block:
@@ -272,7 +272,7 @@ class LeasedCounter(Counter):
         In the caller's transaction, too: all but what another thread has had in hand for longer than that can wait.
         """
         connection = connections[using]
-        within = connection.in_atomic_block
+        holds = connection.in_atomic_block and not self._must_join(using)
         with self._telling(), ExitStack() as turns:
             held = []
             for meter in sorted(usage_settings.leased_meters):
@@ -280,7 +280,7 @@ class LeasedCounter(Counter):
                     held.append(turns.enter_context(self._turn(key, meter, using)))
             with locked_with(held, key, *meters, now=now, using=using, **options) as ledgers:
                 yield ledgers
-            if within:
+            if holds:
                 left = mark(connection)
                 for account in held:
                     account.held_by = left
