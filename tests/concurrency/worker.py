@@ -81,7 +81,7 @@ def counting(settings: dict[str, Any]) -> Iterator[None]:
         try:
             yield
         finally:
-            in_thread(leased_counter.stop)
+            in_thread(leased_counter.end)
             leased_counter.forget()
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 import pytest
 from django.db import OperationalError
 
+from tests.leases.tables import borrow, open_row
+from tests.leases.threads import in_thread
+from usage_tracking.counters import leased_counter
 from usage_tracking.counters.settler import Settler
+from usage_tracking.metering import consume
+from usage_tracking.signals import usage_warning
 
 
 class Books:
@@ -30,3 +37,18 @@ def test_the_end_is_tried_on_a_new_connection_and_never_raises(failures, logged,
     Settler(books).stop()
     assert books.failures == 0
     assert ("lost when it expires" in caplog.text) == logged
+
+
+def test_the_end_waits_for_who_is_being_told(organization, configure, connected, monkeypatch):
+    """A receiver that was called of a settlement comes to its end before the process does."""
+    configure(DEFAULT_LIMIT=100, THRESHOLDS=[10])
+    enough, told = Event(), []
+    connected(usage_warning, lambda used, **_: enough.wait(30) and told.append(used))
+    borrow(organization)
+    consume(organization, 5)
+    in_thread(leased_counter._settler._settle).result(30)
+    messenger = leased_counter._settler._messenger
+    join = messenger.join
+    monkeypatch.setattr(messenger, "join", lambda timeout: enough.set() or join(timeout))
+    leased_counter.end()
+    assert told == [open_row().used] == [13]

@@ -117,7 +117,8 @@ class Settler:
         """Return everything and borrow no more; never raises.
 
         The thread does it, which is there while there is anything to return: an interpreter that is about to end starts
-        no new one, and a database that does not answer keeps nobody for longer than PATIENCE.
+        no new one, and a database that does not answer keeps nobody for longer than PATIENCE. Nor does a receiver that
+        is being told of a settlement just then.
         """
         self._is_ending.set()
         with self._lock:
@@ -128,6 +129,9 @@ class Settler:
             self._stop()
         else:
             self._has_ended.wait(max(self._gives_up_at - monotonic(), 0))
+        messenger = self._messenger
+        if messenger is not None and messenger is not threading.current_thread():
+            messenger.join(max(self._gives_up_at - monotonic(), 0))
 
     def _stop(self) -> None:
         try:
