@@ -67,7 +67,9 @@ class Crowd:
 
     def answers(self, *processes: int) -> list[list[Any]]:
         """Wait for some of the processes; return what each of their clients returned."""
-        return [self._answer(index) for index in processes]
+        # All of them first: an answer that is left in its pipe would be the next test's.
+        received = [self._receive(index) for index in processes]
+        return [self._checked(index, *answer) for index, answer in zip(processes, received, strict=True)]
 
     def send_signal(self, process: int, number: signal.Signals) -> None:
         """Send a signal to one of the processes."""
@@ -88,7 +90,7 @@ class Crowd:
     def ask(self, action: Client) -> Any:
         """Do one action in the first process, on its main thread; return what it returns."""
         self._pipes[0].send(action)
-        return self._answer(0)
+        return self._checked(0, *self._receive(0))
 
     def close(self) -> None:
         """Let all processes end, or end them."""
@@ -100,10 +102,13 @@ class Crowd:
             process.kill()
             pipe.close()
 
-    def _answer(self, index: int) -> Any:
+    def _receive(self, index: int) -> tuple[Any, str | None]:
         pipe = self._pipes[index]
         assert pipe.poll(self._patience), f"Process {index} hangs."
-        result, error = pipe.recv()
+        answer: tuple[Any, str | None] = pipe.recv()
+        return answer
+
+    def _checked(self, index: int, result: Any, error: str | None) -> Any:
         if error is not None:
             raise AssertionError(f"In process {index}:\n{error}")
         return result
