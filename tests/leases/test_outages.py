@@ -278,6 +278,23 @@ def test_an_open_transaction_keeps_nobody_else_from_being_settled(organization, 
 
 
 @on_a_server
+def test_who_was_passed_over_gets_in_line(organization, monkeypatch):
+    """A row that is always locked when the settler comes is waited for the second time."""
+    borrow(organization, now=NOW)
+    consume(organization, 3, now=NOW)
+    waited = []
+    monkeypatch.setattr(leased_counter, "_settle_alone", lambda account, *_, **options: waited.append(account))
+    with meanwhile(partial(lock_period, organization)):
+        in_thread(settle_with_a_limit).result(PATIENCE)
+        assert waited == []
+        in_thread(settle_with_a_limit).result(PATIENCE)
+        assert len(waited) == 1
+    monkeypatch.undo()
+    leased_counter.settle_all(NOW, closing=True)
+    assert open_row().used == BUSY + 3
+
+
+@on_a_server
 @pytest.mark.django_db(transaction=True, databases=["default", "charge"])
 def test_who_cannot_join_waits_for_a_visit_in_another_thread(organization, configure):
     """A charge on CHARGE_DATABASE has no transaction that could be joined instead."""

@@ -48,7 +48,7 @@ class Lease:
 
     __slots__ = (
         "bucket_start", "calls", "charge", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight",
-        "kept", "limit", "marked", "pending", "period", "period_id", "pk", "settled", "spent", "used",
+        "kept", "limit", "marked", "passed_over", "pending", "period", "period_id", "pk", "settled", "spent", "used",
     )  # fmt: skip
 
     def __init__(self, lease: UsageLease, row: UsagePeriod, *, deadline: float, now: datetime) -> None:
@@ -66,6 +66,8 @@ class Lease:
         # Whether a transaction is just writing what was spent, or may have written it and ended the lease: what comes
         # back meanwhile goes where that goes.
         self.in_flight = self.pending = False
+        # Whether its row was locked when it was last to be settled.
+        self.passed_over = False
 
     def is_valid(self, now: datetime) -> bool:
         """Return whether it may be spent at `now`: in its own bucket, while nobody believes us dead."""
@@ -255,18 +257,19 @@ class Account:
                 return
             lease.settled, lease.used, lease.limit = offer.spent, settled.used, settled.limit
             lease.granted, lease.deadline = settled.granted, deadline
-            lease.in_flight = lease.pending = False
+            lease.in_flight = lease.pending = lease.passed_over = False
 
     @property
     def is_due(self) -> bool:
-        """Whether the lease has run out of time, and must be settled before it is believed lost."""
-        return self.lease is not None and monotonic() >= self.lease.deadline
+        """Whether the lease must not be passed over: it was the last time, or has run out of time."""
+        lease = self.lease
+        return lease is not None and (lease.passed_over or monotonic() >= lease.deadline)
 
     def keep(self) -> None:
         """Go on with what was not settled this time: its row was locked."""
         with self.lock:
             if self.lease is not None:
-                self.lease.in_flight = False
+                self.lease.in_flight, self.lease.passed_over = False, True
 
 
 class Turns:

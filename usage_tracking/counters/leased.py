@@ -322,11 +322,17 @@ class LeasedCounter(Counter):
                 except Exception as error:  # noqa: BLE001 - raised once the others have had their turn
                     errors.append(error)
                     continue
+                until = monotonic() + LOCK_WAIT_SECONDS
                 for account in left:
                     try:
-                        self._settle_alone(account, now, using, closing=closing)
+                        # Open transactions may hold many rows, and each is waited for: not for longer than one of them.
+                        if closing or monotonic() < until:
+                            self._settle_alone(account, now, using, closing=closing)
+                        else:
+                            account.keep()
                     except Exception as error:  # noqa: BLE001 - as above
-                        errors.append(error)
+                        if closing or not is_lock_timeout(error):
+                            errors.append(error)
                     finally:
                         turns.release(account)
 
@@ -356,7 +362,7 @@ class LeasedCounter(Counter):
                     if result.is_called_back and (rest := account.offer(now, closing=True)) is not None:
                         called_back[account] = rest
                         continue
-                # Where somebody has locked the row there is a next time, unless the end or that of the lease is near.
+                # Where somebody has locked the row there is a next time, but no third one: others wait for the rest.
                 elif closing or offer.pk not in settled or account.is_due:
                     left.append(account)
                     continue
