@@ -19,7 +19,7 @@ def fields(usage: Usage, now: datetime) -> dict[str, str]:
     """Return the header fields that HEADERS asks for; none when the meter is unlimited."""
     found: dict[str, str] = {}
     if usage.limit is not None:
-        left, seconds = max(usage.limit - usage.used, 0), seconds_left(usage, now)
+        left, seconds = usage.remaining or 0, seconds_left(usage, now)
         for style in usage_settings.HEADERS:
             WRITERS[style](found, usage, usage.limit, left, seconds)
     return found
@@ -27,7 +27,7 @@ def fields(usage: Usage, now: datetime) -> dict[str, str]:
 
 def seconds_left(usage: Usage, now: datetime) -> int | None:
     """Return the seconds until the quota resets, rounded up; None when that instant is not known."""
-    resets_at = usage.period.end
+    resets_at = usage.resets_at
     return None if resets_at is None or resets_at <= now else math.ceil((resets_at - now).total_seconds())
 
 
@@ -51,8 +51,8 @@ def _policy(meter: str, limit: int, start: datetime, end: datetime | None) -> st
 def _write_x_ratelimit(found: dict[str, str], usage: Usage, limit: int, left: int, seconds: int | None) -> None:
     """Write the fields many clients know from GitHub's API; the reset is in seconds since the Unix epoch."""
     found |= {"X-RateLimit-Limit": str(limit), "X-RateLimit-Remaining": str(left)}
-    if seconds is not None and usage.period.end is not None:
-        found["X-RateLimit-Reset"] = str(math.ceil(usage.period.end.timestamp()))
+    if seconds is not None and usage.resets_at is not None:
+        found["X-RateLimit-Reset"] = str(math.ceil(usage.resets_at.timestamp()))
 
 
 WRITERS: Final = {HeaderStyle.IETF: _write_ietf, HeaderStyle.X_RATELIMIT: _write_x_ratelimit}

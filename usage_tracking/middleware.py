@@ -42,8 +42,7 @@ class UsageTrackingMiddleware:
             return self.__acall__(request)
         with deferred_delivery() as outboxes:
             response = doors.finish(request, self.get_response(request))  # type: ignore[arg-type]
-        if outboxes:
-            dispatch(outboxes)
+        dispatch(outboxes)
         return response
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:

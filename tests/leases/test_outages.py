@@ -10,7 +10,7 @@ from django.http import HttpResponse
 
 from tests.factories import Organization, OrganizationFactory
 from tests.leases.tables import NOW, borrow, on_lease, open_row
-from tests.leases.threads import in_thread
+from tests.leases.threads import PATIENCE, in_thread
 from tests.outages import database_down
 from usage_tracking.counters import leased, leased_counter
 from usage_tracking.counters.accounts import BRIEFLY
@@ -24,7 +24,6 @@ from usage_tracking.models import UsageEvent, UsageHistory, UsageLease, UsagePer
 from usage_tracking.signals import usage_warning
 
 LENT = 2 * BUSY
-PATIENCE = 30
 
 on_a_server = pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time: it joins.")
 
