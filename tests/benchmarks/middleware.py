@@ -2,8 +2,6 @@
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
-from tests.benchmarks.callers import caller_of
-
 
 class NoOp:
     """A middleware that does nothing, view hook included."""
@@ -24,12 +22,3 @@ class NoOp:
 
     async def aprocess_view(self, request, view, args, kwargs):
         return None
-
-
-class Authenticate(NoOp):
-    """Stands for the host's authentication: user and organization are known without a query."""
-
-    def __call__(self, request):
-        caller = request.caller = caller_of(request.path_info)
-        request.user, request.organization = caller.user, caller.organization
-        return self.get_response(request)

@@ -40,8 +40,8 @@ INSTALLED_APPS = [
     *(app for app in ("rest_framework", "rest_framework_tracking", "django_smart_ratelimit") if find_spec(app)),
 ]
 
-# What comes before the guard: a new project's, and one that stands for its authentication.
-MIDDLEWARE = [*MIDDLEWARE[:-1], "tests.benchmarks.middleware.Authenticate"]
+# What comes before the guard: a new project's, and one that stands for the host's own.
+MIDDLEWARE = [*MIDDLEWARE[:-1], "tests.benchmarks.host.Host"]
 if BENCHMARK_ASYNC:
     # Django's hop to a thread each, and hide what a guard costs that does so too.
     del MIDDLEWARE[:-1]
