@@ -29,8 +29,8 @@ def test_a_process_that_has_forgotten_its_leases_counts_anew(organization):
     """The next test's organization may have the key of this one's, whose rows are gone."""
     for _ in range(50):
         consume(organization)
+    forget_leases()
     UsageLease.objects.all().delete()
     UsagePeriod.objects.all().delete()
-    forget_leases()
     consume(organization)
     assert usage_of(organization).used == 1

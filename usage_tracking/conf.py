@@ -6,7 +6,7 @@ ask them all.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property, partial
@@ -113,32 +113,32 @@ class UsageSettings:
         return values.meters(self.DEFAULT_LIMIT, "METERS", given().get("METERS", {}))
 
     @cached_property
-    def PATHS(self) -> Sequence[str]:
+    def PATHS(self) -> tuple[str, ...]:
         """Requests whose path begins with one of these are counted.
 
         With an empty list none are: only what you give to `consume()` and `record()` counts.
 
         Default: `["/api/"]`
         """
-        return _read("PATHS", partial(values.list_of, values.path), default=["/api/"])
+        return _read("PATHS", partial(values.list_of, values.path), default=("/api/",))
 
     @cached_property
-    def EXEMPT_PATHS(self) -> Sequence[str]:
+    def EXEMPT_PATHS(self) -> tuple[str, ...]:
         """Requests whose path begins with one of these are not counted, whatever PATHS says.
 
         Default: `[]`
         """
-        return _read("EXEMPT_PATHS", partial(values.list_of, values.path), default=[])
+        return _read("EXEMPT_PATHS", partial(values.list_of, values.path), default=())
 
     @cached_property
-    def EXEMPT_METHODS(self) -> Sequence[str]:
+    def EXEMPT_METHODS(self) -> tuple[str, ...]:
         """HTTP methods that are not counted, in upper case. CORS preflights are OPTIONS.
 
         A view that answers them with its payload gives it away: restrict its methods (`require_safe`, say).
 
         Default: `["OPTIONS"]`
         """
-        return _read("EXEMPT_METHODS", partial(values.list_of, values.method), default=["OPTIONS"])
+        return _read("EXEMPT_METHODS", partial(values.list_of, values.method), default=("OPTIONS",))
 
     @cached_property
     def ORGANIZATION_RESOLVER(self) -> Callable[[Any], Any]:
@@ -195,14 +195,15 @@ class UsageSettings:
         return _read("ENFORCEMENT", partial(values.choice, Enforcement), default=Enforcement.HARD)
 
     @cached_property
-    def THRESHOLDS(self) -> Sequence[int]:
+    def THRESHOLDS(self) -> tuple[int, ...]:
         """Whole percents of the limit that are announced by `usage_warning`, lowest first.
 
         From 1 to 1000, without 100: reaching the limit is always announced, by `limit_exceeded`.
 
         Default: `[80]`
         """
-        return sorted(set(_read("THRESHOLDS", partial(values.list_of, values.threshold), default=[80])))
+        default: tuple[int, ...] = (80,)
+        return tuple(sorted(set(_read("THRESHOLDS", partial(values.list_of, values.threshold), default=default))))
 
     # -- periods -------------------------------------------------------------------------------------------------------
 
@@ -306,13 +307,13 @@ class UsageSettings:
         return _read("ON_COUNTER_ERROR", partial(values.choice, CounterError), default=CounterError.ALLOW)
 
     @cached_property
-    def HEADERS(self) -> Sequence[HeaderStyle]:
+    def HEADERS(self) -> tuple[HeaderStyle, ...]:
         """The fields of counted responses: `"ietf"` (RateLimit), `"x-ratelimit"`, both or none.
 
         Default: `["ietf"]`
         """
         return _read(
-            "HEADERS", partial(values.list_of, partial(values.choice, HeaderStyle)), default=[HeaderStyle.IETF]
+            "HEADERS", partial(values.list_of, partial(values.choice, HeaderStyle)), default=(HeaderStyle.IETF,)
         )
 
     @cached_property
@@ -336,7 +337,7 @@ class UsageSettings:
     # -- machines ------------------------------------------------------------------------------------------------------
 
     @property
-    def API_KEYS(self) -> Sequence[str]:
+    def API_KEYS(self) -> tuple[str, ...]:
         """Each of these keys may start the scheduled reset by HTTP; without one nobody may.
 
         Left out, the environment variable `USAGE_TRACKING_API_KEY` is the only key. List the old and the new one while

@@ -5,6 +5,7 @@ with its rollback. On a connection of its own it is committed at once.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,12 +25,13 @@ __all__ = [
     "charge_alias",
     "close_own",
     "home_of",
-    "in_test_case",
     "is_marked",
     "limit_lock_waits",
     "limit_own_waits",
     "locking",
     "mark",
+    "may_have_to_be_joined",
+    "must_be_joined",
     "survival_of",
 ]
 
@@ -47,11 +49,7 @@ def charge_alias(home: str) -> str:
     case there is no keeping out: what the test wrote is invisible to every other connection.
     """
     alias = usage_settings.CHARGE_DATABASE
-    connection = connections[home]
-    # SQLite has one writer at a time: a second connection would wait for the first until it times out.
-    if alias is None or not connection.in_atomic_block or connection.vendor == "sqlite" or in_test_case(connection):
-        return home
-    return alias
+    return home if alias is None or not connections[home].in_atomic_block or must_be_joined(home) else alias
 
 
 def home_of(alias: str) -> str:
@@ -174,6 +172,23 @@ def _return_to_pool(connection: BaseDatabaseWrapper) -> None:
             cursor.execute("RESET lock_timeout")
 
 
-def in_test_case(connection: BaseDatabaseWrapper) -> bool:
-    """Return whether the connection is in the transaction of a test case, which nobody else can see into."""
+def may_have_to_be_joined(alias: str) -> bool:
+    """Return whether a transaction on `alias` may be one that there is no keeping out of; see `must_be_joined`.
+
+    That does not change while a process runs, and is asked of fewer things.
+    """
+    return connections[alias].vendor == "sqlite" or "django.test.testcases" in sys.modules
+
+
+def must_be_joined(alias: str) -> bool:
+    """Return whether there is no keeping out of the transaction that runs on `alias`.
+
+    So it is in a test case, as nobody else can see what is written there, and on SQLite, which has one writer at a
+    time: a second connection would wait for the first until it times out.
+    """
+    connection = connections[alias]
+    return connection.in_atomic_block and (connection.vendor == "sqlite" or _is_in_test_case(connection))
+
+
+def _is_in_test_case(connection: BaseDatabaseWrapper) -> bool:
     return any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)

@@ -11,14 +11,14 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from time import time
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.utils import timezone
 
 from usage_tracking import headers, problems
 from usage_tracking.conf import CounterError, SettingError, usage_settings
@@ -32,7 +32,7 @@ from usage_tracking.problems import Problem
 from usage_tracking.quotas import Decision
 from usage_tracking.resolvers import PreparedResolver, prepare_resolver
 
-__all__ = ["Outcome", "acharge", "afinish", "answer_with", "begin", "charge", "finish", "outcome_of", "prepare"]
+__all__ = ["Outcome", "acharge", "afinish", "answer_with", "charge", "finish", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ TOO_MANY_REQUESTS: Final = 429
 SERVER_ERROR: Final = 500
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Outcome:
     """What became of a request at a door: `request.usage_outcome`, None for one that is not counted."""
 
@@ -58,7 +58,7 @@ class Outcome:
     @property
     def allowed(self) -> bool:
         """Whether the view may run."""
-        return not self.unavailable and (self.decision is None or self.decision.allowed)
+        return not self.unavailable if self.decision is None else self.decision.allowed
 
 
 def prepare() -> None:
@@ -73,43 +73,31 @@ def prepare() -> None:
         pass  # a system check names it
 
 
-def begin(request: HttpRequest) -> None:
-    """Give the request its `usage_outcome`: a view may ask for it whether it is counted or not."""
-    setattr(request, OUTCOME, None)
-    setattr(request, PROBLEM, None)
-
-
-def outcome_of(request: HttpRequest) -> Outcome | None:
-    """Return what a door has decided about this request; None if none has."""
-    return getattr(request, OUTCOME, None)
-
-
 # -- before the view ---------------------------------------------------------------------------------------------------
 
 
 def charge(
     request: HttpRequest, view: Callable[..., Any], resolve: Callable[[], UsageTrackedOrganization | None]
-) -> Outcome | None:
+) -> bool:
     """Charge the request to the organization that `resolve` names, unless a door has done so already.
 
-    None when it is not counted: nothing to count here, or nobody to count it for (yet).
+    Returns whether it may go on. It may, too, where there is nothing to count, or nobody to count it for (yet).
     """
-    outcome = outcome_of(request)
+    outcome: Outcome | None = getattr(request, OUTCOME, None)
     if outcome is None:
         try:
             usage = _usage_of(request, view)
-            organization = None if usage is None else resolve()
-            if usage is None or organization is None:
-                return None
+            if usage is None or (organization := resolve()) is None:
+                return True
             outcome = _consume_at_once(organization, usage) or _consume(request, organization, usage)
         except Exception:
             logger.exception("A request to %s could not be counted.", request.path)
             outcome = Outcome(unavailable=_refuses_uncounted())
         setattr(request, OUTCOME, outcome)
-    return outcome
+    return outcome.allowed
 
 
-async def acharge(request: HttpRequest, view: Callable[..., Any]) -> Outcome | None:
+async def acharge(request: HttpRequest, view: Callable[..., Any]) -> bool:
     """Do the same from the event loop: one hop to a thread for resolver and counter together.
 
     There is no hop if the request is not counted, or if host and counter know from memory all that there is to ask.
@@ -118,14 +106,15 @@ async def acharge(request: HttpRequest, view: Callable[..., Any]) -> Outcome | N
     with suppress(Exception):  # `charge` meets it again, and knows what to do
         usage = _usage_of(request, view)
         if usage is None:
-            return None
+            return True
         resolve = await prepare_resolver(request)
-        if (outcome := outcome_of(request) or _consume_at_once(resolve.known, usage)) is not None:
+        outcome: Outcome | None = getattr(request, OUTCOME, None) or _consume_at_once(resolve.known, usage)
+        if outcome is not None:
             setattr(request, OUTCOME, outcome)
-            return outcome
-    outcome = await sync_to_async(charge)(request, view, resolve or await prepare_resolver(request))
+            return outcome.allowed
+    may_go_on = await sync_to_async(charge)(request, view, resolve or await prepare_resolver(request))
     prepare()  # the thread may have borrowed something, and could not see to that
-    return outcome
+    return may_go_on
 
 
 def _usage_of(request: HttpRequest, view: Callable[..., Any]) -> ViewUsage | None:
@@ -134,7 +123,7 @@ def _usage_of(request: HttpRequest, view: Callable[..., Any]) -> ViewUsage | Non
     if not settings.ENABLED or request.method in settings.EXEMPT_METHODS:
         return None
     path = request.path_info
-    if not path.startswith(tuple(settings.PATHS)) or path.startswith(tuple(settings.EXEMPT_PATHS)):
+    if not path.startswith(settings.PATHS) or path.startswith(settings.EXEMPT_PATHS):
         return None
     usage = usage_of_view(view, request.method or "GET")
     return None if usage.exempt else usage
@@ -145,7 +134,7 @@ def _consume_at_once(organization: UsageTrackedOrganization | None, usage: ViewU
     if organization is None or callable(usage.amount):  # a view's own callable may ask the database
         return None
     decision = consume_at_once(organization, usage.amount, usage.meter)
-    return None if decision is None else Outcome(organization=organization, decision=decision)
+    return None if decision is None else Outcome(organization, decision)
 
 
 def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage: ViewUsage) -> Outcome:
@@ -153,13 +142,13 @@ def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage
     using = charge_alias(database_of(organization))
     connection = connections[using]
     if not connection.in_atomic_block:
-        return Outcome(organization=organization, decision=consume(organization, amount, usage.meter, using=using))
+        return Outcome(organization, consume(organization, amount, usage.meter, using=using))
     # A failed statement would break the transaction that we may join: a savepoint keeps that to ourselves.
     with transaction.atomic(using=using):
         decision = consume(organization, amount, usage.meter, using=using)
     if decision.charge is None or not decision.charge.joined:
-        return Outcome(organization=organization, decision=decision)
-    return Outcome(organization=organization, decision=decision, still_charged=survival_of(connection))
+        return Outcome(organization, decision)
+    return Outcome(organization, decision, still_charged=survival_of(connection))
 
 
 def _amount_of(request: HttpRequest, usage: ViewUsage) -> int:
@@ -191,23 +180,29 @@ def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase
     problem: Problem | None = getattr(request, PROBLEM, None)
     if problem is not None and response.status_code == problem["status"]:
         response = problems.write(response, problem)
-    outcome = outcome_of(request)
+    outcome: Outcome | None = getattr(request, OUTCOME, None)
     if outcome is None:
         return response
-    if outcome.unavailable:
-        return problems.write(response, problems.counter_unavailable())
-    if outcome.decision is None:
-        return response
+    decision = outcome.decision
+    if decision is None:
+        return problems.write(response, problems.counter_unavailable()) if outcome.unavailable else response
     try:
-        return _finish(outcome, outcome.decision, response, timezone.now())
+        moment = time()
+        if not decision.allowed:
+            response = _refuse(response, decision, moment)
+        elif _was_not_served(response) and usage_settings.REFUND_SERVER_ERRORS:
+            if outcome.still_charged():
+                give_back(decision)
+            return response
+        headers.write(response.headers, decision.usage, moment)
     except Exception:
         logger.exception("The response to %s could not be told its usage.", request.path)
-        return response
+    return response
 
 
 async def afinish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Do the same without leaving the event loop, unless the charge may have to be given back."""
-    if outcome_of(request) is not None and _was_not_served(response):
+    if getattr(request, OUTCOME, None) is not None and _was_not_served(response):
         return await sync_to_async(finish)(request, response)
     return finish(request, response)
 
@@ -217,14 +212,6 @@ def _was_not_served(response: HttpResponseBase) -> bool:
     return response.status_code >= SERVER_ERROR or response.status_code == TOO_MANY_REQUESTS
 
 
-def _finish(outcome: Outcome, decision: Decision, response: HttpResponseBase, now: datetime) -> HttpResponseBase:
-    if not decision.allowed:
-        problem = problems.quota_exceeded(decision, now)
-        response = problems.write(response, problem, retry_after=headers.seconds_left(decision.usage, now))
-    elif _was_not_served(response) and usage_settings.REFUND_SERVER_ERRORS:
-        if outcome.still_charged():
-            give_back(decision, now=now)
-        return response
-    for name, value in headers.fields(decision.usage, now).items():
-        response.headers[name] = value
-    return response
+def _refuse(response: HttpResponseBase, decision: Decision, moment: float) -> HttpResponseBase:
+    problem = problems.quota_exceeded(decision, datetime.fromtimestamp(moment, UTC))
+    return problems.write(response, problem, retry_after=headers.seconds_left(decision.usage, moment))

@@ -5,41 +5,51 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
+from django.http.response import ResponseHeaders
+
 from usage_tracking.conf import HeaderStyle, usage_settings
 from usage_tracking.periods import Period
 from usage_tracking.quotas import Usage
 
-__all__ = ["fields", "seconds_left"]
+__all__ = ["seconds_left", "write"]
+
+Fields = ResponseHeaders | dict[str, str]
 
 MAX_INTEGER: Final = 999_999_999_999_999
 """The largest whole number a structured field can hold (RFC 9651, section 3.3.1); limits can be larger."""
 
 
-def fields(usage: Usage, now: datetime) -> dict[str, str]:
-    """Return the header fields that HEADERS asks for; none when the meter is unlimited."""
-    found: dict[str, str] = {}
+def write(fields: Fields, usage: Usage, moment: float) -> None:
+    """Add the header fields that HEADERS asks for; none when the meter is unlimited.
+
+    `moment` is in seconds since the epoch.
+    """
     if usage.limit is not None:
-        left, seconds = usage.remaining or 0, seconds_left(usage, now)
+        left, seconds = usage.remaining or 0, seconds_left(usage, moment)
         for style in usage_settings.HEADERS:
-            WRITERS[style](found, usage, usage.limit, left, seconds)
-    return found
+            WRITERS[style](fields, usage, usage.limit, left, seconds)
 
 
-def seconds_left(usage: Usage, now: datetime) -> int | None:
+def seconds_left(usage: Usage, moment: float) -> int | None:
     """Return the seconds until the quota resets, rounded up; None when that instant is not known."""
-    resets_at = usage.resets_at
-    return None if resets_at is None or resets_at <= now else math.ceil((resets_at - now).total_seconds())
+    if usage.resets_at is None:
+        return None
+    left = _seconds(usage.resets_at) - moment
+    return math.ceil(left) if left > 0 else None
 
 
-def _write_ietf(found: dict[str, str], usage: Usage, limit: int, left: int, seconds: int | None) -> None:
+_seconds = lru_cache(maxsize=1024)(datetime.timestamp)
+
+
+def _write_ietf(fields: Fields, usage: Usage, limit: int, left: int, seconds: int | None) -> None:
     """Write RateLimit-Policy and RateLimit as draft-ietf-httpapi-ratelimit-headers-10 has them.
 
     `q` quota and `w` window in seconds, `r` remaining and `t` seconds until the reset. The draft still moves; this is
     the one place that follows it. A meter's name needs no escaping in a structured field (RFC 9651, section 3.3.3).
     """
     rate = f'"{usage.meter}";r={min(left, MAX_INTEGER)}'
-    found["RateLimit-Policy"] = _policy(usage.meter, limit, usage.period.start, usage.period.end)
-    found["RateLimit"] = rate if seconds is None else f"{rate};t={seconds}"
+    fields["RateLimit-Policy"] = _policy(usage.meter, limit, usage.period.start, usage.period.end)
+    fields["RateLimit"] = rate if seconds is None else f"{rate};t={seconds}"
 
 
 @lru_cache(maxsize=1024)  # one for each plan, say; by what hashes faster than a Period
@@ -48,11 +58,11 @@ def _policy(meter: str, limit: int, start: datetime, end: datetime | None) -> st
     return quota if window is None else f"{quota};w={window}"
 
 
-def _write_x_ratelimit(found: dict[str, str], usage: Usage, limit: int, left: int, seconds: int | None) -> None:
+def _write_x_ratelimit(fields: Fields, usage: Usage, limit: int, left: int, seconds: int | None) -> None:
     """Write the fields many clients know from GitHub's API; the reset is in seconds since the Unix epoch."""
-    found |= {"X-RateLimit-Limit": str(limit), "X-RateLimit-Remaining": str(left)}
+    fields["X-RateLimit-Limit"], fields["X-RateLimit-Remaining"] = str(limit), str(left)
     if seconds is not None and usage.resets_at is not None:
-        found["X-RateLimit-Reset"] = str(math.ceil(usage.resets_at.timestamp()))
+        fields["X-RateLimit-Reset"] = str(math.ceil(usage.resets_at.timestamp()))
 
 
 WRITERS: Final = {HeaderStyle.IETF: _write_ietf, HeaderStyle.X_RATELIMIT: _write_x_ratelimit}

@@ -12,6 +12,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
+from time import time
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -19,6 +20,7 @@ from asgiref.sync import sync_to_async
 from usage_tracking import refusals
 from usage_tracking.conf import Meter, usage_settings
 from usage_tracking.counters import counter_of, leased_counter, settled
+from usage_tracking.databases import home_of
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidInput, OrganizationGone, UnknownMeter
 from usage_tracking.history import HistoryPoint, histories_of, histories_of_each, history_of
@@ -288,7 +290,9 @@ def _take(
         return Decision(allowed=True, amount=amount, usage=usage_of(organization, meter, now=now))
     using = using or database_of(organization)
     decision = counter_of(meter).take(organization, amount, meter, now=instant(now), using=using, refusable=refusable)
-    return _logged(decision, organization) if refusable else decision
+    if refusable and decision.usage.enforcement is Enforcement.SHADOW:
+        _log_shadow(decision, organization)
+    return decision
 
 
 def _check(organization: UsageTrackedOrganization, amount: int, meter: str) -> None:
@@ -328,15 +332,19 @@ def consume_at_once(
     """
     if not usage_settings.ENABLED or meter not in usage_settings.leased_meters:
         return None
-    using = using or home_database(organization)
-    decision = leased_counter.at_once(organization.pk, amount, meter, now=instant(now), using=using)
-    return None if decision is None else _logged(decision, organization)
+    home = home_database(organization) if using is None else home_of(using)
+    key = home, organization.pk, meter
+    moment = time() if now is None else instant(now).timestamp()
+    decision = leased_counter.at_once(key, amount, moment=moment, using=using or home)
+    if decision is not None and decision.usage.enforcement is Enforcement.SHADOW:
+        _log_shadow(decision, organization)
+    return decision
 
 
-def _logged(decision: Decision, organization: UsageTrackedOrganization) -> Decision:
-    """Log what hard enforcement would have refused, if the organization is under shadow."""
+def _log_shadow(decision: Decision, organization: UsageTrackedOrganization) -> None:
+    """Log what hard enforcement would have refused."""
     usage = decision.usage
-    if usage.enforcement is Enforcement.SHADOW and decision.allowed and usage.overage:
+    if decision.allowed and usage.overage:
         shadow_logger.warning(
             "Organization %s used %s of %s %s; hard enforcement would have refused %s.",
             organization.pk,
@@ -345,7 +353,6 @@ def _logged(decision: Decision, organization: UsageTrackedOrganization) -> Decis
             usage.meter,
             decision.amount,
         )
-    return decision
 
 
 arecord = sync_to_async(record)

@@ -37,12 +37,14 @@ class UsageTrackingMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Let the request pass, write its outcome, then deliver what happened."""
-        doors.begin(request)
+        # A view may ask for it, whether the request is counted or not.
+        setattr(request, doors.OUTCOME, None)
         if self.is_async:
             return self.__acall__(request)
         with deferred_delivery() as outboxes:
             response = doors.finish(request, self.get_response(request))  # type: ignore[arg-type]
-        dispatch(outboxes)
+        if outboxes:
+            dispatch(outboxes)
         return response
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
@@ -57,15 +59,12 @@ class UsageTrackingMiddleware:
         self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
     ) -> HttpResponse | None:
         """Charge the request."""
-        return _stop(doors.charge(request, view, partial(resolve_organization, request)))
+        may_go_on = doors.charge(request, view, partial(resolve_organization, request))
+        return None if may_go_on else HttpResponse(status=429)  # `finish` writes the refusal
 
     async def aprocess_view(
         self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
     ) -> HttpResponse | None:
         """Do the same on the event loop."""
-        return _stop(await doors.acharge(request, view))
-
-
-def _stop(outcome: doors.Outcome | None) -> HttpResponse | None:
-    # An empty response stands for the refusal until `finish` writes it.
-    return None if outcome is None or outcome.allowed else HttpResponse(status=429)
+        may_go_on = await doors.acharge(request, view)
+        return None if may_go_on else HttpResponse(status=429)

@@ -134,10 +134,11 @@ def next_checkpoint(
     return min(ceiling_of(limit, enforcement) + 1 - on_lease, next_announcement(used, limit, thresholds))
 
 
-# Usage and Decision are not frozen, as each request makes one of each: freezing them trebles what that takes.
+# Each request makes one Usage and one Decision. Freezing them, or naming their fields in the call, takes several times
+# as long: neither is asked for.
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Usage:
     """What an organization has used of a meter in its open period."""
 
@@ -184,7 +185,7 @@ class Charge:
     """Whether it belongs to the transaction that was open then: rolled back, it never was."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Decision:
     """The answer to one call of `consume()`; truthy when allowed."""
 

@@ -7,14 +7,15 @@ one second. The memory is advice of bounded age, never truth: nothing is admitte
 import os
 import threading
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from usage_tracking.quotas import Usage
 
 __all__ = ["Key", "forget", "known", "pending", "recall", "remember"]
 
-MEMORY: Final = timedelta(seconds=1)
+MEMORY: Final = 1
+"""For how many seconds."""
 SIZE: Final = 10_000
 """Exhausted meters remembered at once; past it the oldest half goes, and those ask the database again."""
 
@@ -26,8 +27,9 @@ Key = tuple[str, object, str]
 class _Refusal:
     amount: int
     usage: Usage
-    said_at: datetime
-    valid_until: datetime
+    said_at: float
+    valid_until: float
+    """In seconds since the epoch."""
     unwritten: int = 0
 
 
@@ -52,7 +54,8 @@ def remember(key: Key, amount: int, usage: Usage, *, now: datetime, checkpoint_a
             for old in list(_refusals)[: SIZE // 2]:
                 del _refusals[old]
         unwritten = _refusals[key].unwritten if key in _refusals else 0
-        _refusals[key] = _Refusal(amount, usage, now, min(now + MEMORY, checkpoint_at), unwritten)
+        said_at = now.timestamp()
+        _refusals[key] = _Refusal(amount, usage, said_at, min(said_at + MEMORY, checkpoint_at.timestamp()), unwritten)
 
 
 def known() -> bool:
@@ -60,10 +63,13 @@ def known() -> bool:
     return bool(_refusals)
 
 
-def recall(key: Key, amount: int, now: datetime) -> Usage | None:
-    """Return the usage that stands against `amount`, and count one refusal; None if the database must be asked."""
+def recall(key: Key, amount: int, moment: float) -> Usage | None:
+    """Return the usage that stands against `amount`, and count one refusal; None if the database must be asked.
+
+    `moment` is in seconds since the epoch.
+    """
     refusal = _refusals.get(key)
-    if refusal is None or amount < refusal.amount or not refusal.said_at <= now < refusal.valid_until:
+    if refusal is None or amount < refusal.amount or not refusal.said_at <= moment < refusal.valid_until:
         return None
     with _lock:
         refusal.unwritten += 1

@@ -134,11 +134,11 @@ def mapping(key: str, value: object) -> Mapping[str, Any]:
     return value
 
 
-def list_of(check: Callable[[str, Any], Value], key: str, value: object) -> list[Value]:
+def list_of(check: Callable[[str, Any], Value], key: str, value: object) -> tuple[Value, ...]:
     """A list, tuple or set of what `check` accepts."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence | set | frozenset):
         raise SettingError(key, f"must be a list, not {value!r}.")
-    return [check(key, item) for item in value]
+    return tuple(check(key, item) for item in value)
 
 
 def choice(kind: type[Choice], key: str, value: Any) -> Choice:
@@ -232,14 +232,14 @@ def alias(key: str, value: object) -> str | None:
     return value if value is None else str(value)
 
 
-def api_keys(key: str, value: object) -> list[str]:
+def api_keys(key: str, value: object) -> tuple[str, ...]:
     """A list of keys. What is wrong with one is said without showing it: messages end up in logs."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence | set | frozenset):
         raise SettingError(key, "must be a list of keys.")
     for position, item in enumerate(value):
         if not isinstance(item, str) or not API_KEY.fullmatch(item):
             raise SettingError(f"{key}[{position}]", "must be visible ASCII characters, without spaces.")
-    return list(value)
+    return tuple(value)
 
 
 def meters(default_limit: int | None, key: str, value: object) -> Mapping[str, Meter]:

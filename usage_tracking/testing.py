@@ -21,5 +21,5 @@ def settle_leases() -> None:
 
 
 def forget_leases() -> None:
-    """Own no lease any more, and tell nobody: for tests that commit and whose tables are wiped."""
+    """Own no lease any more, and tell nobody: for tests that commit, before their tables are wiped."""
     leased_counter.forget()

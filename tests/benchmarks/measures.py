@@ -1,18 +1,21 @@
-"""What a worker of the comparison is asked for: it has Django set up on one guard and one database."""
+"""What a worker of the comparison is asked for: it has Django set up on one guard and one database.
+
+It is what a server's process is, and so has not loaded Django's test cases; who makes the database has.
+"""
 
 import gc
 import tracemalloc
 from collections import Counter
 from datetime import timedelta
 from functools import cache, partial
+from io import BytesIO
 from threading import Lock
 
 from django.conf import settings
-from django.core.handlers.wsgi import WSGIHandler
+from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.core.signals import setting_changed
 from django.db import connections, transaction
 from django.db.backends.signals import connection_created
-from django.test import RequestFactory, override_settings
-from django.test.utils import setup_databases, teardown_databases
 from django.utils import timezone
 
 from tests.benchmarks.callers import LIMITS, all_callers, caller_of
@@ -32,6 +35,9 @@ OK = 200
 WARM_UP = 20
 """Requests before each block, so that the first ones after a pause are not what is measured."""
 
+ENVIRON = {"REQUEST_METHOD": "GET", "SERVER_NAME": "testserver", "SERVER_PORT": "80", "wsgi.input": BytesIO()}
+"""Of a request: all that is asked of it here."""
+
 ON_LEASE = "on lease "
 """How the names of organizations begin that are on lease together."""
 
@@ -39,7 +45,6 @@ FOR_LONG = {"SETTLE_SECONDS": 60, "EXPIRE_SECONDS": 3_600}
 NUMBERS = {UsagePeriod: ["used", "on_lease", "checkpoint_used"], UsageLease: ["settled", "granted"]}
 """What a settlement writes."""
 
-factory = RequestFactory()
 _databases = []
 _organizations = []
 
@@ -49,6 +54,8 @@ _organizations = []
 
 def make_database():
     """Create the test database; return its name, or None and why it cannot be."""
+    from django.test.utils import setup_databases  # noqa: PLC0415 - see above
+
     if reason := missing_database():
         return None, reason
     _databases.append(setup_databases(verbosity=0, interactive=False))
@@ -57,6 +64,8 @@ def make_database():
 
 def drop_database():
     """Remove it."""
+    from django.test.utils import teardown_databases  # noqa: PLC0415 - see above
+
     teardown_databases(_databases.pop(), verbosity=0)
 
 
@@ -110,7 +119,7 @@ def _expect(handler, name, requests):
 
 
 def _requests(kind, who, number):
-    return [factory.get(f"/{kind}/{who}/") for _ in range(number)]
+    return [WSGIRequest(ENVIRON | {"PATH_INFO": f"/{kind}/{who}/"}) for _ in range(number)]
 
 
 def trial(calls):
@@ -173,7 +182,8 @@ def borrow(count, *, trace):
     """
     made = [Organization(name=f"{ON_LEASE}{number}", usage_limits={"api": LIMITS["hot"]}) for number in range(count)]
     _organizations.extend(Organization.objects.bulk_create(made, batch_size=1_000))
-    override_settings(USAGE_TRACKING=settings.USAGE_TRACKING | {"LEASE": FOR_LONG}).enable()
+    settings.USAGE_TRACKING = settings.USAGE_TRACKING | {"LEASE": FOR_LONG}
+    setting_changed.send(sender=None, setting="USAGE_TRACKING", value=settings.USAGE_TRACKING, enter=True)
     # The settler's thread would return what is idle before all have theirs.
     leased_counter._settler.ensure_running = lambda: None
     if trace:

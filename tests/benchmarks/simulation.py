@@ -108,7 +108,7 @@ class Process:
 
     def __init__(self, row, costs):
         self.row, self.costs = row, costs
-        self.account = Account(1, "api", "default")
+        self.account = Account("default", 1, "api")
         self.refused_until = -1.0
 
     @property

@@ -90,11 +90,14 @@ def test_a_problem_that_replaces_a_stream_closes_it_in_its_own_time():
 
 def test_a_number_too_large_for_a_field_is_capped():
     """A structured field's integers have fifteen digits, limits can have sixteen."""
-    fields = headers.fields(usage_at(0, MAX_AMOUNT), NOW)
+    fields: dict[str, str] = {}
+    headers.write(fields, usage_at(0, MAX_AMOUNT), NOW.timestamp())
     assert fields["RateLimit-Policy"] == '"api";q=999999999999999;w=2678400'
     assert fields["RateLimit"] == '"api";r=999999999999999;t=1857600'
 
 
 def test_the_fields_follow_the_overage():
     """Past a limit nothing is left; the field never goes below 0."""
-    assert headers.fields(usage_at(12, 10), NOW)["RateLimit"] == '"api";r=0;t=1857600'
+    fields: dict[str, str] = {}
+    headers.write(fields, usage_at(12, 10), NOW.timestamp())
+    assert fields["RateLimit"] == '"api";r=0;t=1857600'

@@ -45,8 +45,8 @@ def counters(configure, monkeypatch):
     """Two counters as two processes have them, whose settlers come when the test says so."""
     configure(COUNTER="leased", DEFAULT_LIMIT=100)
     pair = LeasedCounter(ExactCounter()), LeasedCounter(ExactCounter())
+    monkeypatch.setattr("usage_tracking.counters.leased.must_be_joined", lambda using: False)
     for counter in pair:
-        monkeypatch.setattr(counter, "_must_join", lambda using: False)
         monkeypatch.setattr(counter._settler, "ensure_running", lambda: None)
         # At the end of the test run there is nothing to return.
         monkeypatch.setattr(counter._settler, "stop", lambda: None)

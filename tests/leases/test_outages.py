@@ -161,7 +161,8 @@ def test_a_joined_charge_that_was_rolled_back_is_not_given_back_as_well(organiza
     request = rf.get("/api/")
     with suppress(OutageError), transaction.atomic():
         update_limits(organization, limits={"api": 50}, now=NOW)
-        assert charge(request, lambda request: None, lambda: organization).decision.charge.joined
+        assert charge(request, lambda request: None, lambda: organization)
+        assert request.usage_outcome.decision.charge.joined
         raise OutageError
     finish(request, HttpResponse(status=status))
     leased_counter.settle_all(NOW, closing=True)

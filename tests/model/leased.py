@@ -31,7 +31,7 @@ class OnLease(UsageMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         # The counter keeps out of the caller's transaction otherwise.
-        self.patch.setattr(leased_counter, "_must_join", lambda using: False)
+        self.patch.setattr("usage_tracking.counters.leased.must_be_joined", lambda using: False)
         self.patch.setattr("usage_tracking.counters.leased.apart", lambda using, work, **_: work())
         self.patch.setattr(
             "usage_tracking.counters.leased.connections", {"default": SimpleNamespace(in_atomic_block=False)}
@@ -45,7 +45,7 @@ class OnLease(UsageMachine):
         self.patch.setattr("usage_tracking.counters.leased.monotonic", clock)
         self.patch.setattr("usage_tracking.counters.accounts.monotonic", clock)
         # Refusals that are answered from memory are counted later.
-        self.patch.setattr(refusals, "MEMORY", timedelta(0))
+        self.patch.setattr(refusals, "MEMORY", 0)
         leased_counter.forget()
 
     @initialize(bucket=st.sampled_from(["day", "hour"]), mode=SCALARS["reset_mode"], period=SCALARS["reset_period"])

@@ -403,7 +403,7 @@ def add_rate_limits(result: dict[str, Any], generator: Any, **_: Any) -> dict[st
 
 def _counted(generator: Any) -> Iterator[tuple[str, str]]:
     """Yield path, as the schema spells it, and method of what the doors count."""
-    counted, exempt = tuple(usage_settings.PATHS), tuple(usage_settings.EXEMPT_PATHS)
+    counted, exempt = usage_settings.PATHS, usage_settings.EXEMPT_PATHS
     for path, _regex, method, callback in generator.endpoints:
         if not path.startswith(counted) or path.startswith(exempt) or method in usage_settings.EXEMPT_METHODS:
             continue

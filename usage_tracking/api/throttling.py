@@ -29,8 +29,7 @@ class UsageThrottle(BaseThrottle):
         match = http_request.resolver_match
         # Without URL resolution (a view called directly, in a test) the class still speaks for itself.
         function: Any = type(view) if match is None else match.func
-        outcome = doors.charge(http_request, function, partial(resolve_organization, request))
-        return outcome is None or outcome.allowed
+        return doors.charge(http_request, function, partial(resolve_organization, request))
 
     def wait(self) -> None:
         """Leave Retry-After to the middleware."""

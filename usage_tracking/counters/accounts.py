@@ -19,7 +19,7 @@ from typing import Any, Final, Self, TypeVar
 from django.db import connections
 
 from usage_tracking.counters.settlement import Offer, Settled
-from usage_tracking.databases import LOCK_WAIT_SECONDS
+from usage_tracking.databases import LOCK_WAIT_SECONDS, may_have_to_be_joined
 from usage_tracking.deadlocks import LockTimeout, in_any_transaction
 from usage_tracking.ledger import Ledger, SpentLease, locked
 from usage_tracking.lending import Demand, kept
@@ -29,7 +29,7 @@ from usage_tracking.quotas import Charge, Decision, Enforcement, Usage
 
 __all__ = ["BRIEFLY", "Account", "Lease", "Turns", "locked_with", "turn_of"]
 
-Value = TypeVar("Value", Period, datetime)
+Value = TypeVar("Value", Period, datetime, float)
 
 BRIEFLY: Final = 0.1
 """Seconds to wait for what the caller's own transaction may hold; MariaDB waits for whole ones."""
@@ -47,8 +47,9 @@ class Lease:
     """What this process has on lease of one open bucket."""
 
     __slots__ = (
-        "bucket_start", "calls", "charge", "deadline", "ends_at", "enforcement", "expired", "granted", "in_flight",
-        "kept", "limit", "marked", "passed_over", "pending", "period", "period_id", "pk", "settled", "spent", "used",
+        "begins", "bucket_start", "calls", "charge", "deadline", "ends", "enforcement", "expired", "granted",
+        "in_flight", "kept", "limit", "marked", "passed_over", "pending", "period", "period_id", "pk", "settled",
+        "spent", "used",
     )  # fmt: skip
 
     def __init__(self, lease: UsageLease, row: UsagePeriod, *, deadline: float, now: datetime) -> None:
@@ -59,19 +60,18 @@ class Lease:
         self.marked = self.calls = 0
         self.period_id, self.period, self.limit = row.pk, _shared(row.span), row.limit
         self.enforcement, self.expired = Enforcement(row.enforcement), row.has_ended(now)
-        self.bucket_start, self.ends_at = _shared(row.bucket_start), _shared(row.checkpoint_at)
+        self.bucket_start = _shared(row.bucket_start)
+        # Within which seconds since the epoch it may be spent: those of its bucket.
+        self.begins, self.ends = _shared(row.bucket_start.timestamp()), _shared(row.checkpoint_at.timestamp())
         self.used = row.used
         self.charge: Charge | None = None
+        # By the monotonic clock, until when nobody believes us dead.
         self.deadline = deadline
         # Whether a transaction is just writing what was spent, or may have written it and ended the lease: what comes
         # back meanwhile goes where that goes.
         self.in_flight = self.pending = False
         # Whether its row was locked when it was last to be settled.
         self.passed_over = False
-
-    def is_valid(self, now: datetime) -> bool:
-        """Return whether it may be spent at `now`: in its own bucket, while nobody believes us dead."""
-        return self.bucket_start <= now < self.ends_at and monotonic() < self.deadline
 
 
 class Account:
@@ -85,6 +85,7 @@ class Account:
         "held_by",
         "lease",
         "lock",
+        "may_be_joined",
         "meter",
         "organization_id",
         "rests_until",
@@ -92,8 +93,9 @@ class Account:
         "using",
     )
 
-    def __init__(self, organization_id: object, meter: str, using: str) -> None:
-        self.organization_id, self.meter, self.using = organization_id, meter, using
+    def __init__(self, using: str, organization_id: object, meter: str) -> None:
+        self.using, self.organization_id, self.meter = using, organization_id, meter
+        self.may_be_joined = may_have_to_be_joined(using)
         self.lease: Lease | None = None
         # Guards the numbers, for as long as it takes to change them.
         self.lock = threading.Lock()
@@ -107,11 +109,16 @@ class Account:
         # The mark of the caller's transaction that has locked the open row last: nobody else can count while it runs.
         self.held_by: Callable[[], None] | None = None
 
-    def spend(self, amount: int, now: datetime) -> Decision | None:
-        """Take `amount` from the lease; None if it does not cover it."""
+    def spend(self, amount: int, moment: float) -> Decision | None:
+        """Take `amount` from the lease, at a moment in seconds since the epoch; None if it does not cover it."""
         with self.lock:
             lease = self.lease
-            if lease is None or lease.spent + amount > lease.granted or not lease.is_valid(now):
+            if (
+                lease is None
+                or lease.spent + amount > lease.granted
+                or not lease.begins <= moment < lease.ends
+                or monotonic() >= lease.deadline
+            ):
                 return None
             lease.spent += amount
             lease.calls += 1
@@ -120,19 +127,8 @@ class Account:
             charge = lease.charge
             if charge is None or charge.amount != amount:
                 charge = lease.charge = self._charge(lease, amount)
-        return Decision(
-            allowed=True,
-            amount=amount,
-            usage=Usage(
-                meter=self.meter,
-                used=used,
-                limit=lease.limit,
-                period=lease.period,
-                enforcement=lease.enforcement,
-                expired=lease.expired,
-            ),
-            charge=charge,
-        )
+        usage = Usage(self.meter, used, lease.limit, lease.period, lease.enforcement, lease.expired)
+        return Decision(True, amount, usage, charge)  # noqa: FBT003 - see there
 
     def _charge(self, lease: Lease, amount: int) -> Charge:
         return Charge(
@@ -233,7 +229,7 @@ class Account:
             lease = self.lease
             if lease is None:
                 return None
-            keep = 0 if closing or not lease.bucket_start <= now < lease.ends_at else self.keeps
+            keep = 0 if closing or not lease.begins <= now.timestamp() < lease.ends else self.keeps
             self._begin_interval()
             lease.in_flight = True
             lease.granted = min(lease.granted, lease.spent + keep)

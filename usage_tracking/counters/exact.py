@@ -37,7 +37,7 @@ class ExactCounter(Counter):
         joined = connections[using].in_atomic_block
         memory = refusable and not joined
         if memory and refusals.known():
-            usage = refusals.recall((home_of(using), organization.pk, meter), amount, now)
+            usage = refusals.recall((home_of(using), organization.pk, meter), amount, now.timestamp())
             if usage is not None:
                 return Decision(allowed=False, amount=amount, usage=usage)
         if decision := count_between_rails(organization.pk, amount, meter, now=now, using=using):

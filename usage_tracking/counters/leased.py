@@ -31,7 +31,7 @@ from usage_tracking.counters.base import Counter
 from usage_tracking.counters.exact import ExactCounter, count_between_rails
 from usage_tracking.counters.settlement import CommitUnknown, write
 from usage_tracking.counters.settler import Settler
-from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, in_test_case, is_marked, mark
+from usage_tracking.databases import LOCK_WAIT_SECONDS, apart, home_of, is_marked, mark, must_be_joined
 from usage_tracking.deadlocks import LockTimeout, in_any_transaction, is_lock_timeout, retried
 from usage_tracking.events import deferred_delivery, dispatch, dispatch_after_commit
 from usage_tracking.exceptions import OrganizationGone, UnknownMeter
@@ -73,27 +73,22 @@ class LeasedCounter(Counter):
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def at_once(
-        self,
-        organization_id: object,
-        amount: int,
-        meter: str,
-        *,
-        now: datetime,
-        using: str,
-        refusable: bool = True,
-    ) -> Decision | None:
-        """Take, or refuse if `refusable`, from memory; None if the database must be asked. Never waits."""
+    def at_once(self, key: Key, amount: int, *, moment: float, using: str, refusable: bool = True) -> Decision | None:
+        """Take, or refuse if `refusable`, from memory; None if the database must be asked. Never waits.
+
+        `moment` is in seconds since the epoch: they are asked for, and compared, in less time than a datetime.
+        """
         if self._settler.is_unguarded:
             self._settler.guard()
-        key = home_of(using), organization_id, meter
         account = self._accounts.get(key)
         # What is joined is undone with the transaction, and memory is not.
-        if (account is None and not refusals.known()) or self._must_join(using):
+        if account is not None and not (account.may_be_joined and must_be_joined(using)):
+            decision = account.spend(amount, moment)
+            if decision is not None:
+                return decision
+        if not refusable or not refusals.known() or must_be_joined(using):
             return None
-        if account is not None and (decision := account.spend(amount, now)):
-            return decision
-        usage = refusals.recall(key, amount, now) if refusable and refusals.known() else None
+        usage = refusals.recall(key, amount, moment)
         return None if usage is None else Decision(allowed=False, amount=amount, usage=usage)
 
     def take(
@@ -110,23 +105,21 @@ class LeasedCounter(Counter):
 
         The caller's transaction is kept out of, unless it holds the rows that this needs, or made the organization.
         """
-        pk = organization.pk
-        decision = self.at_once(pk, amount, meter, now=now, using=using, refusable=refusable)
+        key = home_of(using), organization.pk, meter
+        decision = self.at_once(key, amount, moment=now.timestamp(), using=using, refusable=refusable)
         if decision is not None:
             return decision
         return self._unless_held(
-            (home_of(using), pk, meter),
+            key,
             using,
-            alone=lambda: self._take_apart(pk, amount, meter, now, using, refusable=refusable),
+            alone=lambda: self._take_apart(key, amount, now, using, refusable=refusable),
             joined=lambda: self._exact.take(organization, amount, meter, now=now, using=using, refusable=refusable),
         )
 
-    def _take_apart(
-        self, pk: object, amount: int, meter: str, now: datetime, using: str, *, refusable: bool
-    ) -> Decision:
-        with self._telling(), self._turn(pk, meter, using) as account:
+    def _take_apart(self, key: Key, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
+        with self._telling(), self._turn(key, using) as account:
             # Whoever had the turn before may have brought a lease, or a refusal.
-            decision = self.at_once(pk, amount, meter, now=now, using=using, refusable=refusable)
+            decision = self.at_once(key, amount, moment=now.timestamp(), using=using, refusable=refusable)
             if decision is None:
                 account.note(amount, usage_settings.LEASE.settle_seconds)
                 decision = self._ask(account, amount, now, using, refusable=refusable)
@@ -234,7 +227,7 @@ class LeasedCounter(Counter):
         if not connection.in_atomic_block:
             return alone()
         account = self._accounts.get(key)
-        if self._must_join(using) or (account is not None and is_marked(connection, account.held_by)):
+        if must_be_joined(using) or (account is not None and is_marked(connection, account.held_by)):
             return joined()
         try:
             return alone()
@@ -271,13 +264,13 @@ class LeasedCounter(Counter):
 
         In the caller's transaction, too: all but what another thread has had in hand for longer than that can wait.
         """
-        connection = connections[using]
-        holds = connection.in_atomic_block and not self._must_join(using)
+        home, connection = home_of(using), connections[using]
+        holds = connection.in_atomic_block and not must_be_joined(using)
         with self._telling(), ExitStack() as turns:
             held = []
             for meter in sorted(usage_settings.leased_meters):
                 with suppress(LockTimeout):
-                    held.append(turns.enter_context(self._turn(key, meter, using)))
+                    held.append(turns.enter_context(self._turn((home, key, meter), using)))
             with locked_with(held, key, *meters, now=now, using=using, **options) as ledgers:
                 yield ledgers
             if holds:
@@ -404,12 +397,8 @@ class LeasedCounter(Counter):
 
     def forget(self) -> None:
         """Own nothing, and tell nobody: for tests that wipe the database."""
-        self._begin_anew()
-
-    def _must_join(self, using: str) -> bool:
-        """Only where there is no keeping out of it: in a test case, and on SQLite, which has one writer at a time."""
-        connection = connections[using]
-        return connection.in_atomic_block and (connection.vendor == "sqlite" or in_test_case(connection))
+        with self._settling:
+            self._begin_anew()
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -437,13 +426,12 @@ class LeasedCounter(Counter):
                 self._forget_if_quiet(key, account)
 
     @contextmanager
-    def _turn(self, organization_id: object, meter: str, using: str) -> Iterator[Account]:
+    def _turn(self, key: Key, using: str) -> Iterator[Account]:
         """Have the turn of an account, which is made if there is none."""
-        key = home_of(using), organization_id, meter
         if key not in self._accounts:
             self._forget_quiet_ones()
         while True:
-            account = self._accounts.get(key) or self._accounts.setdefault(key, Account(organization_id, meter, key[0]))
+            account = self._accounts.get(key) or self._accounts.setdefault(key, Account(*key))
             with turn_of(account, using):
                 # The settler forgets idle accounts, perhaps while we waited.
                 if self._accounts.get(key) is account:
