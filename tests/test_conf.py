@@ -303,12 +303,12 @@ def test_the_environment_has_a_key_where_the_settings_have_none(settings, monkey
     monkeypatch.setenv("USAGE_TRACKING_API_KEY", "from-outside\n")
     assert usage_settings.API_KEYS == ("from-outside",)
     settings.USAGE_TRACKING = {"API_KEYS": ["from-within"]}
-    assert usage_settings.API_KEYS == ["from-within"]
+    assert usage_settings.API_KEYS == ("from-within",)
     settings.USAGE_TRACKING = {"API_KEYS": []}
-    assert usage_settings.API_KEYS == []
+    assert usage_settings.API_KEYS == ()
     del settings.USAGE_TRACKING
     monkeypatch.setenv("USAGE_TRACKING_API_KEY", "")
-    assert usage_settings.API_KEYS == []
+    assert usage_settings.API_KEYS == ()
 
 
 @pytest.mark.parametrize("given", [None, [], "ENABLED", 1])
