@@ -57,7 +57,11 @@ if BENCHMARK_ASYNC:
     del MIDDLEWARE[:-1]
 
 USAGE_TRACKING_ORGANIZATION_MODEL = "testapp.Organization"
-USAGE_TRACKING = {"PATHS": ["/guarded/"], "COUNTER": os.environ.get("BENCHMARK_COUNTER", "exact")}
+USAGE_TRACKING = {
+    "PATHS": ["/guarded/"],
+    "COUNTER": os.environ.get("BENCHMARK_COUNTER", "exact"),
+    "HEADERS": os.environ.get("BENCHMARK_HEADERS", "").split(),
+}
 
 ROOT_URLCONF = "tests.benchmarks.urls"
 SECRET_KEY = "only for benchmarks"

@@ -17,6 +17,8 @@ class Subject:
     """Where its rows are. Who counts in Redis has only its callers there, and reads them once."""
     counter: str = ""
     """Which of our counters it is; empty for others."""
+    headers: bool = True
+    """Whether its responses say what is left; of ours only."""
     packages: tuple[str, ...] = ()
     """What it needs beside the tests' own requirements."""
     limits: bool = True
@@ -33,6 +35,7 @@ class Subject:
             "DJANGO_SETTINGS_MODULE": "tests.benchmarks.project",
             "BENCHMARK_GUARD": self.guard,
             "BENCHMARK_COUNTER": self.counter or "exact",
+            "BENCHMARK_HEADERS": "ietf" if self.headers else "",
             "BENCHMARK_KEY": f"{run}:{self.name}".replace(" ", "_"),
         }
 
@@ -54,6 +57,7 @@ SUBJECTS = [
         for counter in ("exact", "leased")
         for database, name in DATABASES.items()
     ),
+    Subject(name="leased, PostgreSQL, HEADERS = []", database="postgres", counter="leased", headers=False),
     Subject(name="Lua script, Redis", guard="redis_script", packages=("redis",)),
     Subject(name="naive read-modify-write, PostgreSQL", guard="naive", database="postgres"),
     Subject(name="DRF UserRateThrottle, Redis", guard="rest_throttle", packages=("djangorestframework", "redis")),
