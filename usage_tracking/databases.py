@@ -173,9 +173,9 @@ def _return_to_pool(connection: BaseDatabaseWrapper) -> None:
 
 
 def may_have_to_be_joined(alias: str) -> bool:
-    """Return whether a transaction on `alias` may be one that there is no keeping out of; see `must_be_joined`.
+    """Return whether some transaction on `alias` may be one for `must_be_joined`, which need not be asked otherwise.
 
-    That does not change while a process runs, and is asked of fewer things.
+    A server's process has not loaded Django's test cases.
     """
     return connections[alias].vendor == "sqlite" or "django.test.testcases" in sys.modules
 

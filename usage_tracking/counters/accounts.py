@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from enum import Enum, auto
 from functools import lru_cache
 from time import monotonic
 from typing import Any, Final, Self, TypeVar
@@ -43,13 +44,23 @@ def _shared(value: Value) -> Value:
     return value
 
 
+class State(Enum):
+    """How far what is on lease, and spent, is settled."""
+
+    OPEN = auto()
+    """What was settled is known, and what comes back may go into the lease."""
+    IN_FLIGHT = auto()
+    """A transaction is just writing what was spent."""
+    PENDING = auto()
+    """What was spent may have been written, and the lease ended. It is shut until whoever settles next finds out."""
+
+
 class Lease:
     """What this process has on lease of one open bucket."""
 
     __slots__ = (
-        "begins", "bucket_start", "calls", "charge", "deadline", "ends", "enforcement", "expired", "granted",
-        "in_flight", "kept", "limit", "marked", "passed_over", "pending", "period", "period_id", "pk", "settled",
-        "spent", "used",
+        "begins", "bucket_start", "calls", "charge", "deadline", "ends", "enforcement", "expired", "granted", "kept",
+        "limit", "marked", "passed_over", "period", "period_id", "pk", "settled", "spent", "state", "used",
     )  # fmt: skip
 
     def __init__(self, lease: UsageLease, row: UsagePeriod, *, deadline: float, now: datetime) -> None:
@@ -67,15 +78,23 @@ class Lease:
         self.charge: Charge | None = None
         # By the monotonic clock, until when nobody believes us dead.
         self.deadline = deadline
-        # Whether a transaction is just writing what was spent, or may have written it and ended the lease: what comes
-        # back meanwhile goes where that goes.
-        self.in_flight = self.pending = False
+        self.state = State.OPEN
         # Whether its row was locked when it was last to be settled.
         self.passed_over = False
 
+    def take_off(self) -> None:
+        """Be on the way to the database; what is pending stays so."""
+        if self.state is State.OPEN:
+            self.state = State.IN_FLIGHT
+
+    def land(self) -> None:
+        """Be back from there, with nothing written."""
+        if self.state is State.IN_FLIGHT:
+            self.state = State.OPEN
+
 
 class Account:
-    """What this process knows of one organization's meter: 300 bytes, its lease 300 more."""
+    """What this process knows of one organization's meter: less than a kilobyte, its lease included."""
 
     __slots__ = (
         "asked",
@@ -179,7 +198,8 @@ class Account:
             lease = self.lease
             if lease is None:
                 return None
-            lease.kept, lease.granted, lease.in_flight = lease.granted, lease.spent, True
+            lease.kept, lease.granted = lease.granted, lease.spent
+            lease.take_off()
             return SpentLease(lease.pk, lease.spent)
 
     def reopen(self) -> None:
@@ -187,7 +207,8 @@ class Account:
         with self.lock:
             lease = self.lease
             if lease is not None:
-                lease.granted, lease.in_flight = lease.kept, False
+                lease.granted = lease.kept
+                lease.land()
 
     def await_settlement(self, *, written: bool = False) -> None:
         """Spend nothing more of the lease, as it may have ended; whoever settles next finds out.
@@ -197,7 +218,7 @@ class Account:
         with self.lock:
             lease = self.lease
             if lease is not None:
-                lease.in_flight, lease.pending = False, True
+                lease.state = State.PENDING
                 if written:
                     lease.settled = lease.spent
 
@@ -214,8 +235,7 @@ class Account:
             lease = self.lease
             if (
                 lease is None
-                or lease.in_flight
-                or lease.pending
+                or lease.state is not State.OPEN
                 or lease.bucket_start != charge.bucket_start
                 or lease.spent < charge.amount
             ):
@@ -231,7 +251,7 @@ class Account:
                 return None
             keep = 0 if closing or not lease.begins <= now.timestamp() < lease.ends else self.keeps
             self._begin_interval()
-            lease.in_flight = True
+            lease.take_off()
             lease.granted = min(lease.granted, lease.spent + keep)
             return Offer(
                 pk=lease.pk,
@@ -253,7 +273,7 @@ class Account:
                 return
             lease.settled, lease.used, lease.limit = offer.spent, settled.used, settled.limit
             lease.granted, lease.deadline = settled.granted, deadline
-            lease.in_flight = lease.pending = lease.passed_over = False
+            lease.state, lease.passed_over = State.OPEN, False
 
     @property
     def is_due(self) -> bool:
@@ -261,11 +281,12 @@ class Account:
         lease = self.lease
         return lease is not None and (lease.passed_over or monotonic() >= lease.deadline)
 
-    def keep(self) -> None:
-        """Go on with what was not settled this time: its row was locked."""
+    def keep(self, *, passed_over: bool = False) -> None:
+        """Go on with what was not settled this time, because its row was locked if it was `passed_over`."""
         with self.lock:
             if self.lease is not None:
-                self.lease.in_flight, self.lease.passed_over = False, True
+                self.lease.land()
+                self.lease.passed_over |= passed_over
 
 
 class Turns:

@@ -322,7 +322,7 @@ class LeasedCounter(Counter):
                         if closing or monotonic() < until:
                             self._settle_alone(account, now, using, closing=closing)
                         else:
-                            account.keep()
+                            account.keep(passed_over=True)
                     except Exception as error:  # noqa: BLE001 - as above
                         if closing or not is_lock_timeout(error):
                             errors.append(error)
@@ -360,7 +360,7 @@ class LeasedCounter(Counter):
                     left.append(account)
                     continue
                 else:
-                    account.keep()
+                    account.keep(passed_over=True)
                 turns.release(account)
             due = called_back
         return left
