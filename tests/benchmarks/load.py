@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 PATIENCE = 30
 """Seconds after which a server that does not answer will not."""
-CONNECTIONS = 16
+CONNECTIONS = 128
+"""So many that nobody waits for a server that waits for an acknowledgement (Nagle's algorithm, 40 ms)."""
 SERVERS = {
     "gunicorn": [
         "-m",
