@@ -32,7 +32,7 @@ from usage_tracking.problems import Problem
 from usage_tracking.quotas import Decision
 from usage_tracking.resolvers import PreparedResolver, prepare_resolver
 
-__all__ = ["Outcome", "acharge", "afinish", "answer_with", "charge", "finish", "prepare"]
+__all__ = ["Outcome", "acharge", "afinish", "answer_with", "begin", "charge", "finish", "prepare"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,12 @@ def prepare() -> None:
             leased_counter.guard()
     except SettingError:
         pass  # a system check names it
+
+
+def begin(request: HttpRequest) -> None:
+    """Give the request its `usage_outcome`: a view may ask for it whether it is counted or not."""
+    setattr(request, OUTCOME, None)
+    setattr(request, PROBLEM, None)
 
 
 # -- before the view ---------------------------------------------------------------------------------------------------
@@ -187,14 +193,14 @@ def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase
     if decision is None:
         return problems.write(response, problems.counter_unavailable()) if outcome.unavailable else response
     try:
-        moment = time()
+        timestamp = time()
         if not decision.allowed:
-            response = _refuse(response, decision, moment)
+            response = _refuse(response, decision, timestamp)
         elif _was_not_served(response) and usage_settings.REFUND_SERVER_ERRORS:
             if outcome.still_charged():
                 give_back(decision)
             return response
-        headers.write(response.headers, decision.usage, moment)
+        headers.write(response.headers, decision.usage, timestamp)
     except Exception:
         logger.exception("The response to %s could not be told its usage.", request.path)
     return response
@@ -212,6 +218,6 @@ def _was_not_served(response: HttpResponseBase) -> bool:
     return response.status_code >= SERVER_ERROR or response.status_code == TOO_MANY_REQUESTS
 
 
-def _refuse(response: HttpResponseBase, decision: Decision, moment: float) -> HttpResponseBase:
-    problem = problems.quota_exceeded(decision, datetime.fromtimestamp(moment, UTC))
-    return problems.write(response, problem, retry_after=headers.seconds_left(decision.usage, moment))
+def _refuse(response: HttpResponseBase, decision: Decision, timestamp: float) -> HttpResponseBase:
+    problem = problems.quota_exceeded(decision, datetime.fromtimestamp(timestamp, UTC))
+    return problems.write(response, problem, retry_after=headers.seconds_left(decision.usage, timestamp))

@@ -19,22 +19,23 @@ MAX_INTEGER: Final = 999_999_999_999_999
 """The largest whole number a structured field can hold (RFC 9651, section 3.3.1); limits can be larger."""
 
 
-def write(fields: Fields, usage: Usage, moment: float) -> None:
+def write(fields: Fields, usage: Usage, timestamp: float) -> None:
     """Add the header fields that HEADERS asks for; none when the meter is unlimited.
 
-    `moment` is in seconds since the epoch.
+    `timestamp` is in seconds since the epoch.
     """
     if usage.limit is not None:
-        left, seconds = usage.remaining or 0, seconds_left(usage, moment)
+        left, seconds = usage.remaining or 0, seconds_left(usage, timestamp)
         for style in usage_settings.HEADERS:
             WRITERS[style](fields, usage, usage.limit, left, seconds)
 
 
-def seconds_left(usage: Usage, moment: float) -> int | None:
+def seconds_left(usage: Usage, timestamp: float) -> int | None:
     """Return the seconds until the quota resets, rounded up; None when that instant is not known."""
-    if usage.resets_at is None:
+    resets_at = usage.resets_at
+    if resets_at is None:
         return None
-    left = _seconds(usage.resets_at) - moment
+    left = _seconds(resets_at) - timestamp
     return math.ceil(left) if left > 0 else None
 
 

@@ -332,10 +332,10 @@ def consume_at_once(
     """
     if not usage_settings.ENABLED or meter not in usage_settings.leased_meters:
         return None
-    home = home_database(organization) if using is None else home_of(using)
-    key = home, organization.pk, meter
-    moment = time() if now is None else instant(now).timestamp()
-    decision = leased_counter.at_once(key, amount, moment=moment, using=using or home)
+    using = using or home_database(organization)
+    key = home_of(using), organization.pk, meter
+    timestamp = time() if now is None else instant(now).timestamp()
+    decision = leased_counter.at_once(key, amount, timestamp=timestamp, using=using)
     if decision is not None and decision.usage.enforcement is Enforcement.SHADOW:
         _log_shadow(decision, organization)
     return decision

@@ -37,8 +37,7 @@ class UsageTrackingMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Let the request pass, write its outcome, then deliver what happened."""
-        # A view may ask for it, whether the request is counted or not.
-        setattr(request, doors.OUTCOME, None)
+        doors.begin(request)
         if self.is_async:
             return self.__acall__(request)
         with deferred_delivery() as outboxes:

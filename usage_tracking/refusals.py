@@ -63,13 +63,13 @@ def known() -> bool:
     return bool(_refusals)
 
 
-def recall(key: Key, amount: int, moment: float) -> Usage | None:
+def recall(key: Key, amount: int, timestamp: float) -> Usage | None:
     """Return the usage that stands against `amount`, and count one refusal; None if the database must be asked.
 
-    `moment` is in seconds since the epoch.
+    `timestamp` is in seconds since the epoch.
     """
     refusal = _refusals.get(key)
-    if refusal is None or amount < refusal.amount or not refusal.said_at <= moment < refusal.valid_until:
+    if refusal is None or amount < refusal.amount or not refusal.said_at <= timestamp < refusal.valid_until:
         return None
     with _lock:
         refusal.unwritten += 1

@@ -122,7 +122,7 @@ class Process:
         account = self.account
         if self.unspent:
             amount = min(amount, self.unspent)
-            assert account.spend(amount, NOW)
+            assert account.spend(amount, NOW.timestamp())
             account.lease.calls += amount - 1  # one each
             return amount
         if at < self.refused_until:

@@ -12,8 +12,9 @@ from tests.factories import Organization, OrganizationFactory
 from tests.leases.tables import NOW, borrow, on_lease, open_row
 from tests.leases.threads import PATIENCE, in_thread
 from tests.outages import database_down
-from usage_tracking.counters import leased, leased_counter
+from usage_tracking.counters import leased, leased_counter, settlement
 from usage_tracking.counters.accounts import BRIEFLY
+from usage_tracking.counters.settlement import CommitUnknown
 from usage_tracking.databases import apart, limit_own_waits
 from usage_tracking.doors import charge, finish
 from usage_tracking.entitlements import update_limits
@@ -51,6 +52,35 @@ def test_requests_go_on_from_the_lease_while_the_database_is_down(organization, 
         assert give_back(decisions[1], now=NOW) == 1
     leased_counter.settle_all(NOW, closing=True)
     assert (open_row().used, on_lease()) == (BUSY + LENT - 1, [])
+
+
+def test_an_error_passes_over_nobody(organization, monkeypatch):
+    """Only who was left out for a locked row is waited for the next time."""
+    borrow(organization, now=NOW)
+    [account] = leased_counter._accounts.values()
+    with database_down(monkeypatch), pytest.raises(OperationalError):
+        leased_counter.settle_all(NOW)
+    assert not account.is_due
+
+
+def test_after_a_commit_without_an_answer_what_comes_back_goes_to_the_database(organization, monkeypatch):
+    """What was spent may have been written, so that less of it would be counted twice or not at all."""
+    borrow(organization, now=NOW)
+    decision = consume(organization, 5, now=NOW)
+
+    def write(*offers, **options):
+        settlement.write(*offers, **options)
+        raise CommitUnknown
+
+    monkeypatch.setattr(leased, "write", write)
+    with pytest.raises(CommitUnknown):
+        leased_counter.settle_all(NOW)
+    monkeypatch.undo()
+    assert open_row().used == BUSY + 5
+    assert give_back(decision, now=NOW) == 5
+    assert open_row().used == BUSY
+    leased_counter.settle_all(NOW, closing=True)
+    assert (open_row().used, on_lease()) == (BUSY, [])
 
 
 def test_the_lease_is_there_after_an_outage_in_a_request(organization, monkeypatch, django_assert_num_queries):

@@ -52,7 +52,7 @@ class State(Enum):
     IN_FLIGHT = auto()
     """A transaction is just writing what was spent."""
     PENDING = auto()
-    """What was spent may have been written, and the lease ended. It is shut until whoever settles next finds out."""
+    """What was spent may have been written, and the lease ended: whoever settles next finds out."""
 
 
 class Lease:
@@ -79,7 +79,7 @@ class Lease:
         # By the monotonic clock, until when nobody believes us dead.
         self.deadline = deadline
         self.state = State.OPEN
-        # Whether its row was locked when it was last to be settled.
+        # Whether it was left out when it was last to be settled, as its row was locked.
         self.passed_over = False
 
     def take_off(self) -> None:
@@ -128,14 +128,14 @@ class Account:
         # The mark of the caller's transaction that has locked the open row last: nobody else can count while it runs.
         self.held_by: Callable[[], None] | None = None
 
-    def spend(self, amount: int, moment: float) -> Decision | None:
-        """Take `amount` from the lease, at a moment in seconds since the epoch; None if it does not cover it."""
+    def spend(self, amount: int, timestamp: float) -> Decision | None:
+        """Take `amount` from the lease, at an instant in seconds since the epoch; None if it does not cover it."""
         with self.lock:
             lease = self.lease
             if (
                 lease is None
                 or lease.spent + amount > lease.granted
-                or not lease.begins <= moment < lease.ends
+                or not lease.begins <= timestamp < lease.ends
                 or monotonic() >= lease.deadline
             ):
                 return None
@@ -147,7 +147,7 @@ class Account:
             if charge is None or charge.amount != amount:
                 charge = lease.charge = self._charge(lease, amount)
         usage = Usage(self.meter, used, lease.limit, lease.period, lease.enforcement, lease.expired)
-        return Decision(True, amount, usage, charge)  # noqa: FBT003 - see there
+        return Decision(True, amount, usage, charge)  # noqa: FBT003 - by position, see quotas
 
     def _charge(self, lease: Lease, amount: int) -> Charge:
         return Charge(
@@ -211,8 +211,9 @@ class Account:
                 lease.land()
 
     def await_settlement(self, *, written: bool = False) -> None:
-        """Spend nothing more of the lease, as it may have ended; whoever settles next finds out.
+        """Let nothing come back into the lease, as it may have ended; whoever settles next finds out.
 
+        What it was left with may be spent: the database has it on lease, too, whatever has become of the transaction.
         It is as good as `written` in a transaction of the caller's that is still open.
         """
         with self.lock:
@@ -282,7 +283,7 @@ class Account:
         return lease is not None and (lease.passed_over or monotonic() >= lease.deadline)
 
     def keep(self, *, passed_over: bool = False) -> None:
-        """Go on with what was not settled this time, because its row was locked if it was `passed_over`."""
+        """Go on with what was not settled this time; it was `passed_over` if a locked row was the reason."""
         with self.lock:
             if self.lease is not None:
                 self.lease.land()

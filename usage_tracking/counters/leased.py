@@ -58,37 +58,42 @@ class LeasedCounter(Counter):
     def __init__(self, exact: ExactCounter) -> None:
         self._exact = exact
         self._settler = Settler(self)
+        self._begin_process()
+        os.register_at_fork(after_in_child=self._begin_process)
+
+    def _begin_process(self) -> None:
+        """Own nothing: what the parent process has on lease stays the parent's."""
+        # One settles at a time.
+        self._settling = threading.Lock()
         self._begin_anew()
-        os.register_at_fork(after_in_child=self._begin_anew)
 
     def _begin_anew(self) -> None:
-        """Own nothing: what the parent process has on lease stays the parent's."""
         self._accounts: dict[Key, Account] = {}
         self._holder = f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
         self._stopping = False
         self._forgets_at = 0.0
-        # One settles at a time.
-        self._settling = threading.Lock()
         self._settler.begin_anew()
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def at_once(self, key: Key, amount: int, *, moment: float, using: str, refusable: bool = True) -> Decision | None:
+    def at_once(
+        self, key: Key, amount: int, *, timestamp: float, using: str, refusable: bool = True
+    ) -> Decision | None:
         """Take, or refuse if `refusable`, from memory; None if the database must be asked. Never waits.
 
-        `moment` is in seconds since the epoch: they are asked for, and compared, in less time than a datetime.
+        `timestamp` is in seconds since the epoch: they are asked for, and compared, in less time than a datetime.
         """
         if self._settler.is_unguarded:
             self._settler.guard()
         account = self._accounts.get(key)
         # What is joined is undone with the transaction, and memory is not.
         if account is not None and not (account.may_be_joined and must_be_joined(using)):
-            decision = account.spend(amount, moment)
+            decision = account.spend(amount, timestamp)
             if decision is not None:
                 return decision
         if not refusable or not refusals.known() or must_be_joined(using):
             return None
-        usage = refusals.recall(key, amount, moment)
+        usage = refusals.recall(key, amount, timestamp)
         return None if usage is None else Decision(allowed=False, amount=amount, usage=usage)
 
     def take(
@@ -106,7 +111,7 @@ class LeasedCounter(Counter):
         The caller's transaction is kept out of, unless it holds the rows that this needs, or made the organization.
         """
         key = home_of(using), organization.pk, meter
-        decision = self.at_once(key, amount, moment=now.timestamp(), using=using, refusable=refusable)
+        decision = self.at_once(key, amount, timestamp=now.timestamp(), using=using, refusable=refusable)
         if decision is not None:
             return decision
         return self._unless_held(
@@ -119,7 +124,7 @@ class LeasedCounter(Counter):
     def _take_apart(self, key: Key, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
         with self._telling(), self._turn(key, using) as account:
             # Whoever had the turn before may have brought a lease, or a refusal.
-            decision = self.at_once(key, amount, moment=now.timestamp(), using=using, refusable=refusable)
+            decision = self.at_once(key, amount, timestamp=now.timestamp(), using=using, refusable=refusable)
             if decision is None:
                 account.note(amount, usage_settings.LEASE.settle_seconds)
                 decision = self._ask(account, amount, now, using, refusable=refusable)
@@ -335,16 +340,17 @@ class LeasedCounter(Counter):
         """Settle the accounts that have only a number to tell, and release their turns; return the others."""
         deadline, expires_at = _times()
         due = {account: offer for account in accounts if (offer := account.offer(now, closing=closing)) is not None}
-        left = []
+        left: list[Account] = []
         while due:
             try:
                 settled = write(list(due.values()), expires_at=expires_at, using=using)
-            except CommitUnknown:
+            except BaseException as error:
                 for account in due:
-                    account.await_settlement()
-                raise
-            except BaseException:
-                for account in due:
+                    if isinstance(error, CommitUnknown):
+                        account.await_settlement()
+                    else:
+                        account.keep()
+                for account in left:
                     account.keep()
                 raise
             called_back = {}
