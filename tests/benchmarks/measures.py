@@ -35,6 +35,9 @@ OK = 200
 WARM_UP = 20
 """Requests before each block, so that the first ones after a pause are not what is measured."""
 
+BUSY_FOR = 10
+"""Blocks of requests that come before all others: when nobody has asked for a while, nothing is on lease any more."""
+
 ENVIRON = {"REQUEST_METHOD": "GET", "SERVER_NAME": "testserver", "SERVER_PORT": "80", "wsgi.input": BytesIO()}
 """Of a request: all that is asked of it here."""
 
@@ -95,7 +98,8 @@ def prepare():
 def visit(calls, rounds, *, refusals):
     """How many seconds each block of calls took, by what was called: the guarded view, and what is beside it.
 
-    The first block of each is not told: a counter may have to find out first that somebody is busy.
+    The first block of each is not told, and many requests come before: a counter may have to find out first how busy
+    somebody is.
     """
     blocks = {"admitted": ("guarded", "hot"), "bare": ("bare", "hot")}
     if refusals:
@@ -109,6 +113,7 @@ def visit(calls, rounds, *, refusals):
         return [_requests(kind, who, calls)]
 
     actions = {name: partial(_expect, _handlers()[kind], name) for name, (kind, _) in blocks.items()}
+    send(_handlers()["guarded"], _requests("guarded", "hot", BUSY_FOR * calls))
     taking_turns(actions, 1, ready)
     return taking_turns(actions, rounds, ready)
 
