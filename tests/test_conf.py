@@ -71,7 +71,7 @@ VALID: dict[str, list[tuple[Any, Any]]] = {
         ),
         ({"m" * 64: {}}, {"api": API, "m" * 64: Meter(name="m" * 64, label="m" * 64, unit="", default_limit=None)}),
     ],
-    "PATHS": [([], ()), (["/v1/", "/v2"], ("/v1/", "/v2")), ({"/"}, ("/",))],
+    "PATHS": [([], ()), (("/v1/", "/v2"), ("/v1/", "/v2")), ({"/"}, ("/",))],
     "EXEMPT_PATHS": [(["/api/health/"], ("/api/health/",))],
     "EXEMPT_METHODS": [([], ()), (["GET", "M-SEARCH"], ("GET", "M-SEARCH"))],
     "ORGANIZATION_RESOLVER": [(resolve, resolve), ("tests.test_conf.resolve", resolve)],
@@ -109,7 +109,7 @@ VALID: dict[str, list[tuple[Any, Any]]] = {
     "HEADERS": [([], ()), (["x-ratelimit", "ietf"], ("x-ratelimit", "ietf"))],
     "CHARGE_DATABASE": [(None, None), ("charge", "charge")],
     "EVENT_DISPATCH": [("inline", "inline"), ("celery", "celery")],
-    "API_KEYS": [([], ()), (["old", "new~!"], ("old", "new~!"))],
+    "API_KEYS": [([], ()), (("old", "new~!"), ("old", "new~!"))],
 }
 
 NO_MEMBER: list[Any] = [None, 1, "", [], {}]

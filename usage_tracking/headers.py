@@ -63,7 +63,7 @@ def _write_x_ratelimit(fields: Fields, usage: Usage, limit: int, left: int, seco
     """Write the fields many clients know from GitHub's API; the reset is in seconds since the Unix epoch."""
     fields["X-RateLimit-Limit"], fields["X-RateLimit-Remaining"] = str(limit), str(left)
     if seconds is not None and usage.resets_at is not None:
-        fields["X-RateLimit-Reset"] = str(math.ceil(usage.resets_at.timestamp()))
+        fields["X-RateLimit-Reset"] = str(math.ceil(_seconds(usage.resets_at)))
 
 
 WRITERS: Final = {HeaderStyle.IETF: _write_ietf, HeaderStyle.X_RATELIMIT: _write_x_ratelimit}

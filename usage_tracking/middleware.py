@@ -59,11 +59,11 @@ class UsageTrackingMiddleware:
     ) -> HttpResponse | None:
         """Charge the request."""
         may_go_on = doors.charge(request, view, partial(resolve_organization, request))
-        return None if may_go_on else HttpResponse(status=429)  # `finish` writes the refusal
+        return None if may_go_on else HttpResponse(status=doors.TOO_MANY_REQUESTS)  # `finish` writes the refusal
 
     async def aprocess_view(
         self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
     ) -> HttpResponse | None:
         """Do the same on the event loop."""
         may_go_on = await doors.acharge(request, view)
-        return None if may_go_on else HttpResponse(status=429)
+        return None if may_go_on else HttpResponse(status=doors.TOO_MANY_REQUESTS)
