@@ -30,35 +30,40 @@ from usage_tracking.models import UsageTrackedOrganization
 from usage_tracking.organizations import database_of
 from usage_tracking.problems import Problem
 from usage_tracking.quotas import Decision
-from usage_tracking.resolvers import PreparedResolver, prepare_resolver
+from usage_tracking.resolvers import PreparedResolver, prepare_resolver, resolve_organization
 
-__all__ = ["Outcome", "acharge", "afinish", "answer_with", "begin", "charge", "finish", "prepare"]
+__all__ = ["CountedRequest", "Outcome", "acharge", "afinish", "answer_with", "charge", "finish", "prepare"]
 
 logger = logging.getLogger(__name__)
 
-OUTCOME: Final = "usage_outcome"
-PROBLEM: Final = "usage_problem"
-
 TOO_MANY_REQUESTS: Final = 429
-SERVER_ERROR: Final = 500
+NOT_SERVED: Final = frozenset({TOO_MANY_REQUESTS, *range(500, 600)})
+"""Of a response for which nothing is charged: a server error, or a 429 that is not ours.
+
+DRF asks every throttle, so we have charged what another one refuses.
+"""
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of a request at a door: `request.usage_outcome`, None for one that is not counted."""
 
+    allowed: bool
+    """Whether the view may run."""
     organization: UsageTrackedOrganization | None = None
     decision: Decision | None = None
-    """None when the request could not be counted."""
-    unavailable: bool = False
-    """Whether it is refused because it could not be counted."""
+    """None when the request could not be counted: ON_COUNTER_ERROR says whether it is `allowed` then."""
     still_charged: Callable[[], bool] = lambda: True
     """Whether the charge has outlived the transaction that it joined."""
 
-    @property
-    def allowed(self) -> bool:
-        """Whether the view may run."""
-        return not self.unavailable if self.decision is None else self.decision.allowed
+
+class CountedRequest(HttpRequest):
+    """A request as the middleware passes it on: what views, and the other doors, find on it."""
+
+    usage_outcome: Outcome | None
+    """None for one that is not counted, or not yet."""
+    usage_problem: Problem | None
+    """What `finish` writes if the response has its status."""
 
 
 def prepare() -> None:
@@ -73,37 +78,36 @@ def prepare() -> None:
         pass  # a system check names it
 
 
-def begin(request: HttpRequest) -> None:
-    """Give the request its `usage_outcome`: a view may ask for it whether it is counted or not."""
-    setattr(request, OUTCOME, None)
-    setattr(request, PROBLEM, None)
-
-
 # -- before the view ---------------------------------------------------------------------------------------------------
 
 
 def charge(
-    request: HttpRequest, view: Callable[..., Any], resolve: Callable[[], UsageTrackedOrganization | None]
+    request: CountedRequest,
+    view: Callable[..., Any],
+    resolve: Callable[[], UsageTrackedOrganization | None] | None = None,
 ) -> bool:
-    """Charge the request to the organization that `resolve` names, unless a door has done so already.
+    """Charge the request, unless a door has done so already, to whom `resolve` names (default: our resolver).
 
     Returns whether it may go on. It may, too, where there is nothing to count, or nobody to count it for (yet).
     """
-    outcome: Outcome | None = getattr(request, OUTCOME, None)
+    outcome: Outcome | None = getattr(request, "usage_outcome", None)
     if outcome is None:
         try:
             usage = _usage_of(request, view)
-            if usage is None or (organization := resolve()) is None:
+            if usage is None:
+                return True
+            organization = resolve() if resolve else resolve_organization(request)
+            if organization is None:
                 return True
             outcome = _consume_at_once(organization, usage) or _consume(request, organization, usage)
         except Exception:
             logger.exception("A request to %s could not be counted.", request.path)
-            outcome = Outcome(unavailable=_refuses_uncounted())
-        setattr(request, OUTCOME, outcome)
+            outcome = Outcome(not _refuses_uncounted())
+        request.usage_outcome = outcome
     return outcome.allowed
 
 
-async def acharge(request: HttpRequest, view: Callable[..., Any]) -> bool:
+async def acharge(request: CountedRequest, view: Callable[..., Any]) -> bool:
     """Do the same from the event loop: one hop to a thread for resolver and counter together.
 
     There is no hop if the request is not counted, or if host and counter know from memory all that there is to ask.
@@ -114,9 +118,9 @@ async def acharge(request: HttpRequest, view: Callable[..., Any]) -> bool:
         if usage is None:
             return True
         resolve = await prepare_resolver(request)
-        outcome: Outcome | None = getattr(request, OUTCOME, None) or _consume_at_once(resolve.known, usage)
+        outcome: Outcome | None = getattr(request, "usage_outcome", None) or _consume_at_once(resolve.known, usage)
         if outcome is not None:
-            setattr(request, OUTCOME, outcome)
+            request.usage_outcome = outcome
             return outcome.allowed
     may_go_on = await sync_to_async(charge)(request, view, resolve or await prepare_resolver(request))
     prepare()  # the thread may have borrowed something, and could not see to that
@@ -140,7 +144,7 @@ def _consume_at_once(organization: UsageTrackedOrganization | None, usage: ViewU
     if organization is None or callable(usage.amount):  # a view's own callable may ask the database
         return None
     decision = consume_at_once(organization, usage.amount, usage.meter)
-    return None if decision is None else Outcome(organization, decision)
+    return None if decision is None else Outcome(decision.allowed, organization, decision)
 
 
 def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage: ViewUsage) -> Outcome:
@@ -148,13 +152,14 @@ def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage
     using = charge_alias(database_of(organization))
     connection = connections[using]
     if not connection.in_atomic_block:
-        return Outcome(organization, consume(organization, amount, usage.meter, using=using))
+        decision = consume(organization, amount, usage.meter, using=using)
+        return Outcome(decision.allowed, organization, decision)
     # A failed statement would break the transaction that we may join: a savepoint keeps that to ourselves.
     with transaction.atomic(using=using):
         decision = consume(organization, amount, usage.meter, using=using)
     if decision.charge is None or not decision.charge.joined:
-        return Outcome(organization, decision)
-    return Outcome(organization, decision, still_charged=survival_of(connection))
+        return Outcome(decision.allowed, organization, decision)
+    return Outcome(decision.allowed, organization, decision, still_charged=survival_of(connection))
 
 
 def _amount_of(request: HttpRequest, usage: ViewUsage) -> int:
@@ -176,27 +181,27 @@ def _refuses_uncounted() -> bool:
 # -- after the view ----------------------------------------------------------------------------------------------------
 
 
-def answer_with(request: HttpRequest, problem: Problem) -> None:
+def answer_with(request: CountedRequest, problem: Problem) -> None:
     """Let `finish` write `problem` if the response to the request has its status."""
-    setattr(request, PROBLEM, problem)
+    request.usage_problem = problem
 
 
-def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+def finish(request: CountedRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Turn the outcome into the response: refusal, refund and header fields, the same through every door."""
-    problem: Problem | None = getattr(request, PROBLEM, None)
+    problem: Problem | None = getattr(request, "usage_problem", None)
     if problem is not None and response.status_code == problem["status"]:
         response = problems.write(response, problem)
-    outcome: Outcome | None = getattr(request, OUTCOME, None)
+    outcome: Outcome | None = getattr(request, "usage_outcome", None)
     if outcome is None:
         return response
     decision = outcome.decision
     if decision is None:
-        return problems.write(response, problems.counter_unavailable()) if outcome.unavailable else response
+        return response if outcome.allowed else problems.write(response, problems.counter_unavailable())
     try:
         timestamp = time()
         if not decision.allowed:
             response = _refuse(response, decision, timestamp)
-        elif _was_not_served(response) and usage_settings.REFUND_SERVER_ERRORS:
+        elif response.status_code in NOT_SERVED and usage_settings.REFUND_SERVER_ERRORS:
             if outcome.still_charged():
                 give_back(decision)
             return response
@@ -206,16 +211,11 @@ def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase
     return response
 
 
-async def afinish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+async def afinish(request: CountedRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Do the same without leaving the event loop, unless the charge may have to be given back."""
-    if getattr(request, OUTCOME, None) is not None and _was_not_served(response):
+    if getattr(request, "usage_outcome", None) is not None and response.status_code in NOT_SERVED:
         return await sync_to_async(finish)(request, response)
     return finish(request, response)
-
-
-def _was_not_served(response: HttpResponseBase) -> bool:
-    # A 429 that is not ours: DRF asks every throttle, so we have charged what another one refuses.
-    return response.status_code >= SERVER_ERROR or response.status_code == TOO_MANY_REQUESTS
 
 
 def _refuse(response: HttpResponseBase, decision: Decision, timestamp: float) -> HttpResponseBase:

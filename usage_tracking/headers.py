@@ -24,15 +24,16 @@ def write(fields: Fields, usage: Usage, timestamp: float) -> None:
 
     `timestamp` is in seconds since the epoch.
     """
-    if usage.limit is not None:
-        left, seconds = usage.remaining or 0, seconds_left(usage, timestamp)
+    limit = usage.limit
+    if limit is not None:
+        left, seconds = max(limit - usage.used, 0), seconds_left(usage, timestamp)
         for style in usage_settings.HEADERS:
-            WRITERS[style](fields, usage, usage.limit, left, seconds)
+            WRITERS[style](fields, usage, limit, left, seconds)
 
 
 def seconds_left(usage: Usage, timestamp: float) -> int | None:
     """Return the seconds until the quota resets, rounded up; None when that instant is not known."""
-    resets_at = usage.resets_at
+    resets_at = usage.period.end
     if resets_at is None:
         return None
     left = _seconds(resets_at) - timestamp

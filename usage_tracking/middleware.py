@@ -1,7 +1,6 @@
 """The middleware: charges session callers, and writes what every door has decided."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -9,8 +8,8 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from usage_tracking import doors
+from usage_tracking.doors import CountedRequest
 from usage_tracking.events import deferred_delivery, dispatch
-from usage_tracking.resolvers import resolve_organization
 
 __all__ = ["UsageTrackingMiddleware"]
 
@@ -35,9 +34,10 @@ class UsageTrackingMiddleware:
             # Django asks for a coroutine function here, and would wrap a plain one in a hop of its own.
             self.process_view = self.aprocess_view  # type: ignore[method-assign, assignment]
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+    def __call__(self, request: CountedRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Let the request pass, write its outcome, then deliver what happened."""
-        doors.begin(request)
+        # A view may ask for them whether it is counted or not.
+        request.usage_outcome = request.usage_problem = None
         if self.is_async:
             return self.__acall__(request)
         with deferred_delivery() as outboxes:
@@ -46,7 +46,7 @@ class UsageTrackingMiddleware:
             dispatch(outboxes)
         return response
 
-    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+    async def __acall__(self, request: CountedRequest) -> HttpResponseBase:
         """Do the same on the event loop."""
         with deferred_delivery() as outboxes:
             response = await doors.afinish(request, await self.get_response(request))  # type: ignore[misc]
@@ -55,14 +55,14 @@ class UsageTrackingMiddleware:
         return response
 
     def process_view(
-        self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
+        self, request: CountedRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
     ) -> HttpResponse | None:
         """Charge the request."""
-        may_go_on = doors.charge(request, view, partial(resolve_organization, request))
+        may_go_on = doors.charge(request, view)
         return None if may_go_on else HttpResponse(status=doors.TOO_MANY_REQUESTS)  # `finish` writes the refusal
 
     async def aprocess_view(
-        self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
+        self, request: CountedRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
     ) -> HttpResponse | None:
         """Do the same on the event loop."""
         may_go_on = await doors.acharge(request, view)

@@ -7,7 +7,7 @@ grants what it is named after; superusers have them all.
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from django.db.models import QuerySet
 from rest_framework.exceptions import APIException, PermissionDenied
@@ -112,13 +112,17 @@ def HasFeature(feature: str) -> type[BasePermission]:  # noqa: N802 - reads as a
             if problem is None:
                 return True
             if problem["status"] == FeatureUnknown.status_code:
-                doors.answer_with(request._request, problem)
+                _answer_with(problem, request)
                 raise FeatureUnknown
             _explain_denial(view, problem)
             return False
 
     FeaturePermission.__name__ = FeaturePermission.__qualname__ = f"HasFeature({feature!r})"
     return FeaturePermission
+
+
+def _answer_with(problem: Problem, request: Request) -> None:
+    doors.answer_with(cast("doors.CountedRequest", request._request), problem)
 
 
 def _explain_denial(view: Any, problem: Problem) -> None:
@@ -132,7 +136,7 @@ def _explain_denial(view: Any, problem: Problem) -> None:
         try:
             deny(request, message=message, code=code)  # type: ignore[misc]
         except PermissionDenied:  # and not NotAuthenticated
-            doors.answer_with(request._request, problem)
+            _answer_with(problem, request)
             raise
 
     if deny is not None:

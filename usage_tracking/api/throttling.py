@@ -1,7 +1,7 @@
 """The door for callers whom DRF authenticates: token, JWT, API key."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
@@ -25,7 +25,7 @@ class UsageThrottle(BaseThrottle):
 
     def allow_request(self, request: Request, view: "APIView") -> bool:
         """Return whether the request may go on."""
-        http_request = request._request
+        http_request = cast("doors.CountedRequest", request._request)
         match = http_request.resolver_match
         # Without URL resolution (a view called directly, in a test) the class still speaks for itself.
         function: Any = type(view) if match is None else match.func

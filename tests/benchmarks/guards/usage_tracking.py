@@ -13,7 +13,8 @@ from usage_tracking.metering import consume, usage_of
 @cache
 def refused(organization):
     """What became of a request that was refused."""
-    return Outcome(organization=organization, decision=consume(organization))
+    decision = consume(organization)
+    return Outcome(decision.allowed, organization, decision)
 
 
 def refusal(request, who):
