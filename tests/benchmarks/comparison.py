@@ -5,9 +5,10 @@ each is compared with the same view in the same process behind a no-op middlewar
 while slows all of them. Nothing is asserted; the ratios are what to look at.
 
 The other libraries and the servers are needed for this only:
-`pip install gunicorn uvicorn redis djangorestframework django-ratelimit django-smart-ratelimit drf-api-tracking`,
-and `wrk` where the system has it. A row whose needs are not met says so. POSTGRES_URL, MARIADB_URL and REDIS_URL name
-the servers, as in CONTRIBUTING.md; the user needs the right to create databases.
+`pip install gunicorn "uvicorn[standard]" redis psycopg-pool djangorestframework django-ratelimit
+django-smart-ratelimit drf-api-tracking`, and `wrk` where the system has it. A row whose needs are not met says so.
+POSTGRES_URL, MARIADB_URL and REDIS_URL name the servers, as in CONTRIBUTING.md; the user needs the right to create
+databases.
 """
 
 import argparse
@@ -55,17 +56,19 @@ class Sizes:
     leased: int = 50_000
     organizations: int
     """On lease at once, to see what they take and how long it takes to settle them."""
-    turns: int
-    """How often each server is under load, with and without the guard."""
+    starts: int
+    """How often each server is started: no two processes lay out their memory alike."""
     seconds: int
-    """For how long each time."""
+    """For how many seconds it is under load each time, with and without the guard."""
     servers: tuple[str, ...]
 
 
 QUICK = Sizes(
-    visits=3, rounds=5, calls=100, leased=10_000, organizations=500, turns=1, seconds=1, servers=("gunicorn",)
+    visits=3, rounds=5, calls=100, leased=10_000, organizations=500, starts=1, seconds=1, servers=("gunicorn",)
 )
-WHOLE = Sizes(visits=6, rounds=10, calls=100, organizations=10_000, turns=8, seconds=1, servers=("gunicorn", "uvicorn"))
+WHOLE = Sizes(
+    visits=6, rounds=10, calls=100, organizations=10_000, starts=5, seconds=3, servers=("gunicorn", "uvicorn")
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -192,8 +195,8 @@ def _measure_leases(subjects, rows, sizes, urls, run, say):
 
 def _measure_servers(subjects, rows, sizes, urls, run, say):
     for server in sizes.servers:
-        if not find_spec(server):
-            say(f"not installed: pip install {server}")
+        if not all(map(find_spec, load.MODULES[server])):
+            say(f"not installed: pip install {load.PACKAGES[server]}")
             continue
         for subject in subjects:
             if server == "uvicorn" and not (subject.counter or subject.guard == "nothing"):
@@ -209,15 +212,21 @@ def _measure_servers(subjects, rows, sizes, urls, run, say):
 
 
 def _rates(server, environment, sizes):
-    rates = defaultdict(list)
+    starts = [_rates_of_one(server, environment, sizes) for _ in range(sizes.starts)]
+    bare = median(rates["bare"] for rates in starts)
+    return {"bare": bare, "guarded": bare * median(rates["guarded"] / rates["bare"] for rates in starts)}
+
+
+def _rates_of_one(server, environment, sizes):
+    rates = {}
     with load.served(server, environment) as address:
-        for _ in range(sizes.turns):
-            for kind in ("bare", "guarded"):
-                # The first second is nobody's: connections are opened, and who is busy is found out.
-                load.per_second(f"{address}/{kind}/hot/", 1)
-                rates[kind].append(load.per_second(f"{address}/{kind}/hot/", sizes.seconds))
-    # The best ones: now and then all connections are those of one worker, and half of the machine has nothing to do.
-    return {kind: max(values) for kind, values in rates.items()}
+        for kind in ("bare", "guarded"):
+            url = f"{address}/{kind}/hot/"
+            # The first second is nobody's: connections are opened, and who is busy is found out.
+            load.per_second(url, 1)
+            # The best one: in some, the threads of a server hinder each other, whatever they do.
+            rates[kind] = max(load.per_second(url, 1) for _ in range(sizes.seconds))
+    return rates
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -255,7 +264,7 @@ def table(rows, sizes):
 
 def _added(guarded, bare):
     with_it, without = median(guarded), median(bare)
-    return f"{(with_it - without) * 1e6:,.0f} µs ({with_it / without:.1f} ×)"
+    return f"{(with_it - without) * 1e6:,.0f} µs ({with_it / without:.2f} ×)"
 
 
 def _ratio(rates):

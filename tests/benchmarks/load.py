@@ -13,8 +13,10 @@ from contextlib import contextmanager
 
 PATIENCE = 30
 """Seconds after which a server that does not answer will not."""
-CONNECTIONS = 128
-"""So many that nobody waits for a server that waits for an acknowledgement (Nagle's algorithm, 40 ms)."""
+CONNECTIONS = 16
+"""Two for each thread of gunicorn's, so that nobody waits for the next request."""
+PACKAGES = {"gunicorn": "gunicorn", "uvicorn": "'uvicorn[standard]'"}
+MODULES = {"gunicorn": ["gunicorn"], "uvicorn": ["uvicorn", "uvloop"]}
 SERVERS = {
     "gunicorn": [
         "-m",
@@ -37,6 +39,9 @@ SERVERS = {
         "--no-access-log",
         "--workers",
         "2",
+        # Without it, each answer waits for an acknowledgement of its header fields (Nagle's algorithm, 40 ms).
+        "--loop",
+        "uvloop",
         "--port",
         "{port}",
         "--factory",
