@@ -118,8 +118,8 @@ def next_announcement(used: int, limit: int | None, thresholds: Iterable[int]) -
     """Return the lowest amount above `used` that is announced: a threshold or the limit; past MAX_AMOUNT if none."""
     if limit is None:
         return MAX_AMOUNT + 1
-    amounts = [amount_at(limit, percent) for percent in (*thresholds, 100)]
-    return min([MAX_AMOUNT + 1, *(amount for amount in amounts if amount > used)])
+    amounts = [amount for percent in (*thresholds, 100) if (amount := amount_at(limit, percent)) > used]
+    return min(amounts, default=MAX_AMOUNT + 1)
 
 
 def next_checkpoint(
