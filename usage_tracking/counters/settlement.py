@@ -147,7 +147,9 @@ def _locked_rows(keys: Sequence[int], using: str) -> dict[int, _Row]:
 
 
 def _plain(keys: Sequence[int], using: str) -> QuerySet[UsageLease]:
-    """Return those of some leases that are there, not lost, and of a bucket that is still open."""
-    return UsageLease.objects.using(using).filter(
-        Among(F("pk"), keys), lost_at=None, period__is_open=True, bucket_start=F("period__bucket_start")
-    )
+    """Return those of some leases that are there, not lost, and of a bucket that is still open.
+
+    A closed period is past its last bucket.
+    """
+    leases = UsageLease.objects.using(using)
+    return leases.filter(Among(F("pk"), keys), lost_at=None, bucket_start=F("period__bucket_start"))
