@@ -59,6 +59,18 @@ def test_what_was_spent_is_counted_in_the_bucket_it_was_spent_in(organization, a
     assert [period.used for period in periods] == ([BUSY + 6] if len(periods) == 1 else [BUSY + 5, 1])
 
 
+def test_both_are_counted_where_the_host_has_two_names_for_a_key(organization):
+    """An int and a str, say, from a token: each has an account, and a lease."""
+    namesake = type(organization)(pk=str(organization.pk))
+    for named in (organization, namesake):
+        borrow(named, now=NOW)
+        consume(named, 5, now=NOW)
+    leased_counter.settle_all(NOW)
+    assert open_row().used == 2 * (BUSY + 5)
+    leased_counter.settle_all(NOW, closing=True)
+    assert (open_row().used, open_row().on_lease) == (2 * (BUSY + 5), 0)
+
+
 def test_what_was_spent_before_a_reset_in_the_same_process_is_in_the_period_that_it_closes(organization):
     """And the next request begins anew."""
     borrow(organization, now=NOW)

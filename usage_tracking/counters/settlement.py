@@ -99,7 +99,8 @@ def _write(offers: Sequence[Offer], expires_at: datetime, using: str) -> dict[in
     real = timezone.now()
     for offer in offers:
         row = rows.get(offer.pk)
-        if row is not None and (plan := _plan(offer, row, real)):
+        # Two leases of one period there are where the host once names the organization by a str, say, for an int.
+        if row is not None and row.period_id not in periods and (plan := _plan(offer, row, real)):
             settled, periods[row.period_id] = plan
             results[offer.pk] = settled
             if settled.granted is None:
