@@ -11,7 +11,7 @@ TINY = Sizes(
     exact=1_000,
     leased=1_000,
     organizations=3,
-    turns=1,
+    starts=1,
     seconds=1,
     servers=(),
 )

@@ -86,7 +86,7 @@ def charge(
     view: Callable[..., Any],
     resolve: Callable[[], UsageTrackedOrganization | None] | None = None,
 ) -> bool:
-    """Charge the request, unless a door has done so already, to whom `resolve` names (default: our resolver).
+    """Charge the request to whom `resolve` (default: ORGANIZATION_RESOLVER) names, unless a door has done so already.
 
     Returns whether it may go on. It may, too, where there is nothing to count, or nobody to count it for (yet).
     """
@@ -188,10 +188,10 @@ def answer_with(request: CountedRequest, problem: Problem) -> None:
 
 def finish(request: CountedRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Turn the outcome into the response: refusal, refund and header fields, the same through every door."""
-    problem: Problem | None = getattr(request, "usage_problem", None)
+    problem = request.usage_problem
     if problem is not None and response.status_code == problem["status"]:
         response = problems.write(response, problem)
-    outcome: Outcome | None = getattr(request, "usage_outcome", None)
+    outcome = request.usage_outcome
     if outcome is None:
         return response
     decision = outcome.decision
@@ -213,7 +213,7 @@ def finish(request: CountedRequest, response: HttpResponseBase) -> HttpResponseB
 
 async def afinish(request: CountedRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Do the same without leaving the event loop, unless the charge may have to be given back."""
-    if getattr(request, "usage_outcome", None) is not None and response.status_code in NOT_SERVED:
+    if request.usage_outcome is not None and response.status_code in NOT_SERVED:
         return await sync_to_async(finish)(request, response)
     return finish(request, response)
 

@@ -19,7 +19,7 @@ def refused(organization):
 
 def refusal(request, who):
     """Write the response to a refused request, without asking."""
-    request.usage_outcome = refused(request.organization)
+    request.usage_outcome, request.usage_problem = refused(request.organization), None
     return finish(request, HttpResponse(status=429))
 
 
