@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 TOO_MANY_REQUESTS: Final = 429
 NOT_SERVED: Final = frozenset({TOO_MANY_REQUESTS, *range(500, 600)})
-"""Of a response for which nothing is charged: a server error, or a 429 that is not ours.
+"""Statuses of responses whose charge is given back (REFUND_SERVER_ERRORS): server errors, and a 429 that is not ours.
 
 DRF asks every throttle, so we have charged what another one refuses.
 """

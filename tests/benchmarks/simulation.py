@@ -173,9 +173,8 @@ class Process:
     def _settle(self, offer, at):
         """Settle one offer; return the next one if what is left is called back."""
         account, row = self.account, self.row
-        lease = offer.pk, *row.leases[offer.pk]
-        seen = settlement._Row(*lease, 1, row.used, 0, row.on_lease, row.limit, HARD, row.called_back_at)
-        plan = settlement._plan(offer, seen, moment(at))
+        seen = settlement._Row(1, True, NOW, row.used, 0, row.on_lease, row.limit, HARD, row.called_back_at)
+        plan = settlement._plan(offer, seen, row.leases[offer.pk], moment(at))
         if plan is None:  # a threshold was crossed
             self._visit(at, account.keeps > 0, 0)
             return None

@@ -189,6 +189,7 @@ def test_a_joined_charge_that_was_rolled_back_is_not_given_back_as_well(organiza
     """A door knows what has become of it."""
     borrow(organization, now=NOW)
     request = rf.get("/api/")
+    request.usage_outcome = request.usage_problem = None
     with suppress(OutageError), transaction.atomic():
         update_limits(organization, limits={"api": 50}, now=NOW)
         assert charge(request, lambda request: None, lambda: organization)

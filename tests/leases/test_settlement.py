@@ -7,7 +7,7 @@ from threading import Event
 import pytest
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from tests.concurrency.books import periods_of, used_by_bucket
+from tests.concurrency.books import periods_of, unbalanced, used_by_bucket
 from tests.factories import OrganizationFactory
 from tests.leases.tables import DAY, NEXT_MONTH, NOW, announced, borrow, on_lease, open_row, take
 from tests.leases.threads import PATIENCE, in_thread
@@ -102,6 +102,20 @@ def test_late_usage_moves_with_its_lease(organization, another, configure):
     assert [row.on_lease for row in periods_of(organization)] == [0, sum(on_lease())]
     other.settle_all(NEXT_MONTH, closing=True)
     assert [row.used for row in periods_of(organization)] == [1, BUSY + 5]
+
+
+def test_nothing_is_settled_into_a_closed_period_whose_end_is_where_a_bucket_begins(organization, another, configure):
+    """What was lent in that bucket is of the next period, which a job that is a month late closes as well."""
+    configure(RESET_MODE="scheduled")
+    other, july, august = another(), datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 8, 1, tzinfo=UTC)
+    consume(organization, now=NOW)
+    take(other, organization, now=july)
+    take(other, organization, 5, now=july)
+    reset_expired(august)
+    other.settle_all(august)
+    assert [row.used for row in periods_of(organization)] == [1, BUSY + 5, 0]
+    assert used_by_bucket(organization)[july] == BUSY + 5
+    assert not unbalanced()
 
 
 @pytest.mark.parametrize("boundary", [MIDNIGHT + DAY, datetime(2026, 7, 1, tzinfo=UTC)])

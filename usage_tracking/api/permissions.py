@@ -112,7 +112,7 @@ def HasFeature(feature: str) -> type[BasePermission]:  # noqa: N802 - reads as a
             if problem is None:
                 return True
             if problem["status"] == FeatureUnknown.status_code:
-                _answer_with(problem, request)
+                _answer(request, problem)
                 raise FeatureUnknown
             _explain_denial(view, problem)
             return False
@@ -121,7 +121,7 @@ def HasFeature(feature: str) -> type[BasePermission]:  # noqa: N802 - reads as a
     return FeaturePermission
 
 
-def _answer_with(problem: Problem, request: Request) -> None:
+def _answer(request: Request, problem: Problem) -> None:
     doors.answer_with(cast("doors.CountedRequest", request._request), problem)
 
 
@@ -136,7 +136,7 @@ def _explain_denial(view: Any, problem: Problem) -> None:
         try:
             deny(request, message=message, code=code)  # type: ignore[misc]
         except PermissionDenied:  # and not NotAuthenticated
-            _answer_with(problem, request)
+            _answer(request, problem)
             raise
 
     if deny is not None:

@@ -256,6 +256,8 @@ class Account:
             lease.granted = min(lease.granted, lease.spent + keep)
             return Offer(
                 pk=lease.pk,
+                period_id=lease.period_id,
+                bucket_start=lease.bucket_start,
                 spent=lease.spent,
                 granted=lease.granted,
                 wanted=lease.spent + keep - lease.granted,
