@@ -2,7 +2,7 @@
 
 Each subject runs in processes of its own, set up as its manual recommends, in front of one view. They take turns, and
 each is compared with the same view in the same process behind a no-op middleware, so that a machine that is busy for a
-while slows all of them. Nothing is asserted; the ratios are what to look at.
+while slows both. Nothing is asserted; the ratios are what to look at.
 
 The other libraries and the servers are needed for this only:
 `pip install gunicorn "uvicorn[standard]" redis psycopg-pool djangorestframework django-ratelimit
@@ -67,7 +67,7 @@ QUICK = Sizes(
     visits=3, rounds=5, calls=100, leased=10_000, organizations=500, starts=1, seconds=1, servers=("gunicorn",)
 )
 WHOLE = Sizes(
-    visits=6, rounds=10, calls=100, organizations=10_000, starts=6, seconds=3, servers=("gunicorn", "uvicorn")
+    visits=6, rounds=10, calls=100, organizations=10_000, starts=4, seconds=2, servers=("gunicorn", "uvicorn")
 )
 
 
