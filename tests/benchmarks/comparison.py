@@ -212,9 +212,8 @@ def _measure_servers(subjects, rows, sizes, urls, run, say):
 
 
 def _rates(server, environment, sizes):
-    kinds = ["bare", "guarded"]
-    # By turns, one comes first and the other.
-    starts = [_rates_of_one(server, environment, sizes, kinds[:: (-1) ** turn]) for turn in range(sizes.starts)]
+    orders = [("bare", "guarded"), ("guarded", "bare")]
+    starts = [_rates_of_one(server, environment, sizes, orders[turn % 2]) for turn in range(sizes.starts)]
     bare = median(rates["bare"] for rates in starts)
     return {"bare": bare, "guarded": bare * median(rates["guarded"] / rates["bare"] for rates in starts)}
 
