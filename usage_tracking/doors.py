@@ -9,7 +9,7 @@ charged once the charge was sent to the database: nobody can tell how much of it
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
@@ -118,7 +118,7 @@ async def acharge(request: CountedRequest, view: Callable[..., Any]) -> bool:
         if usage is None:
             return True
         resolve = await prepare_resolver(request)
-        outcome: Outcome | None = getattr(request, "usage_outcome", None) or _consume_at_once(resolve.known, usage)
+        outcome = request.usage_outcome or _consume_at_once(resolve.known, usage)
         if outcome is not None:
             request.usage_outcome = outcome
             return outcome.allowed
@@ -151,15 +151,13 @@ def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage
     amount = _amount_of(request, usage)
     using = charge_alias(database_of(organization))
     connection = connections[using]
-    if not connection.in_atomic_block:
-        decision = consume(organization, amount, usage.meter, using=using)
-        return Outcome(decision.allowed, organization, decision)
     # A failed statement would break the transaction that we may join: a savepoint keeps that to ourselves.
-    with transaction.atomic(using=using):
+    with transaction.atomic(using=using) if connection.in_atomic_block else nullcontext():
         decision = consume(organization, amount, usage.meter, using=using)
-    if decision.charge is None or not decision.charge.joined:
-        return Outcome(decision.allowed, organization, decision)
-    return Outcome(decision.allowed, organization, decision, still_charged=survival_of(connection))
+    outcome = Outcome(decision.allowed, organization, decision)
+    if decision.charge is not None and decision.charge.joined:
+        outcome.still_charged = survival_of(connection)
+    return outcome
 
 
 def _amount_of(request: HttpRequest, usage: ViewUsage) -> int:

@@ -9,7 +9,7 @@ from django.http.response import ResponseHeaders
 
 from usage_tracking.conf import HeaderStyle, usage_settings
 from usage_tracking.periods import Period
-from usage_tracking.quotas import Usage
+from usage_tracking.quotas import Usage, remaining
 
 __all__ = ["seconds_left", "write"]
 
@@ -26,7 +26,7 @@ def write(fields: Fields, usage: Usage, timestamp: float) -> None:
     """
     limit = usage.limit
     if limit is not None:
-        left, seconds = max(limit - usage.used, 0), seconds_left(usage, timestamp)
+        left, seconds = remaining(usage.used, limit) or 0, seconds_left(usage, timestamp)
         for style in usage_settings.HEADERS:
             WRITERS[style](fields, usage, limit, left, seconds)
 

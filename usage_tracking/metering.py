@@ -16,7 +16,6 @@ from time import time
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import router
 
 from usage_tracking import refusals
 from usage_tracking.conf import Meter, usage_settings
@@ -27,7 +26,7 @@ from usage_tracking.exceptions import InvalidInput, OrganizationGone, UnknownMet
 from usage_tracking.history import HistoryPoint, histories_of, histories_of_each, history_of
 from usage_tracking.ledger import instant, usage_from
 from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization
-from usage_tracking.organizations import database_of, key_of, stored_organization
+from usage_tracking.organizations import database_of, home_database, key_of, stored_organization
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named, meters_named, terms_of
 from usage_tracking.quotas import (
@@ -333,7 +332,7 @@ def consume_at_once(
     """
     if not usage_settings.ENABLED or meter not in usage_settings.leased_meters:
         return None
-    using = using or router.db_for_write(UsagePeriod, instance=organization)
+    using = using or home_database(organization)
     key = home_of(using), organization.pk, meter
     timestamp = time() if now is None else instant(now).timestamp()
     decision = leased_counter.at_once(key, amount, timestamp=timestamp, using=using)

@@ -13,6 +13,7 @@ from usage_tracking.models import UsagePeriod, UsageTrackedOrganization, get_org
 
 __all__ = [
     "database_of",
+    "home_database",
     "key_of",
     "lock_organization",
     "lock_organizations",
@@ -26,6 +27,11 @@ def database_of(organization: UsageTrackedOrganization) -> str:
     Raises InvalidInput unless `organization` is a saved instance of the organization model.
     """
     key_of(organization)
+    return home_database(organization)
+
+
+def home_database(organization: UsageTrackedOrganization) -> str:
+    """Do the same for what is known to be a saved organization."""
     return router.db_for_write(UsagePeriod, instance=organization)
 
 

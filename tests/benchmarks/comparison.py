@@ -20,7 +20,6 @@ from collections import defaultdict
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from statistics import median
 from subprocess import CalledProcessError
 from urllib.parse import quote, urlsplit
@@ -29,7 +28,7 @@ import django
 
 from tests.benchmarks import load
 from tests.benchmarks.asking import measure
-from tests.benchmarks.subjects import SUBJECTS
+from tests.benchmarks.subjects import SUBJECTS, not_installed
 from tests.concurrency.crowd import Crowd
 
 PROJECT = {"DJANGO_SETTINGS_MODULE": "tests.benchmarks.project"}
@@ -195,8 +194,8 @@ def _measure_leases(subjects, rows, sizes, urls, run, say):
 
 def _measure_servers(subjects, rows, sizes, urls, run, say):
     for server in sizes.servers:
-        if not all(map(find_spec, load.MODULES[server])):
-            say(f"not installed: pip install {load.PACKAGES[server]}")
+        if reason := not_installed(load.PACKAGES[server]):
+            say(reason)
             continue
         for subject in subjects:
             if server == "uvicorn" and not (subject.counter or subject.guard == "nothing"):

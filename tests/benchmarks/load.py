@@ -15,8 +15,8 @@ PATIENCE = 30
 """Seconds after which a server that does not answer will not."""
 CONNECTIONS = 16
 """Two for each thread of gunicorn's, so that nobody waits for the next request."""
-PACKAGES = {"gunicorn": "gunicorn", "uvicorn": "'uvicorn[standard]'"}
-MODULES = {"gunicorn": ["gunicorn"], "uvicorn": ["uvicorn", "uvloop"]}
+PACKAGES = {"gunicorn": ["gunicorn"], "uvicorn": ["uvicorn", "uvloop", "httptools"]}
+"""Of each server, as its manual recommends it."""
 SERVERS = {
     "gunicorn": [
         "-m",

@@ -26,8 +26,7 @@ class Subject:
 
     def missing(self):
         """Say what is not there; None when everything is."""
-        absent = [package for package in self.packages if not find_spec(MODULES.get(package, package))]
-        return f"not installed: pip install {' '.join(absent)}" if absent else None
+        return not_installed(self.packages)
 
     def environment(self, run):
         """What its processes have in their environment beside the database; what they write has `run` in its name."""
@@ -46,7 +45,14 @@ MODULES = {
     "djangorestframework": "rest_framework",
     "drf-api-tracking": "rest_framework_tracking",
 }
-"""The module of each package."""
+"""The module of each package whose name is another."""
+
+
+def not_installed(packages):
+    """Say which of some packages are not there; None when all are."""
+    absent = [package for package in packages if not find_spec(MODULES.get(package, package))]
+    return f"not installed: pip install {' '.join(absent)}" if absent else None
+
 
 NOTHING = Subject(name="no-op middleware", guard="nothing", limits=False)
 
