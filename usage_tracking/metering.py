@@ -13,19 +13,18 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 from time import time
-from typing import Any
+from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 
 from usage_tracking import refusals
 from usage_tracking.conf import Meter, usage_settings
 from usage_tracking.counters import counter_of, leased_counter, settled
-from usage_tracking.databases import home_of
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidInput, OrganizationGone, UnknownMeter
 from usage_tracking.history import HistoryPoint, histories_of, histories_of_each, history_of
 from usage_tracking.ledger import instant, usage_from
-from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization
+from usage_tracking.models import UsageEvent, UsagePeriod, UsageTrackedOrganization, key_attribute
 from usage_tracking.organizations import database_of, home_database, key_of, stored_organization
 from usage_tracking.periods import ResetMode
 from usage_tracking.plans import meter_named, meters_named, terms_of
@@ -64,6 +63,8 @@ __all__ = [
     "usages_of",
     "would_allow",
 ]
+
+SHADOW: Final = Enforcement.SHADOW  # an enum looks up its members each time
 
 # Its own name, so that a host can route what shadow enforcement would have refused.
 shadow_logger = logging.getLogger("usage_tracking.shadow")
@@ -290,7 +291,7 @@ def _take(
         return Decision(allowed=True, amount=amount, usage=usage_of(organization, meter, now=now))
     using = using or database_of(organization)
     decision = counter_of(meter).take(organization, amount, meter, now=instant(now), using=using, refusable=refusable)
-    if refusable and decision.usage.enforcement is Enforcement.SHADOW:
+    if refusable and decision.usage.enforcement is SHADOW:
         _log_shadow(decision, organization)
     return decision
 
@@ -312,9 +313,10 @@ async def aconsume(
 ) -> Decision:
     """Do the same from the event loop, which it leaves only where the database must be asked."""
     _check(organization, amount, meter)
-    decision = consume_at_once(organization, amount, meter, now=now, using=using)
-    if decision is not None:
-        return decision
+    if usage_settings.ENABLED:
+        decision = consume_at_once(organization, amount, meter, now=now, using=using)
+        if decision is not None:
+            return decision
     return await sync_to_async(consume)(organization, amount, meter, now=now, using=using)
 
 
@@ -328,15 +330,16 @@ def consume_at_once(
 ) -> Decision | None:
     """Take a valid amount of a saved organization, or refuse it, from memory; None if the database must be asked.
 
-    Never waits.
+    Never waits, and does not ask whether counting is ENABLED.
     """
-    if not usage_settings.ENABLED or meter not in usage_settings.leased_meters:
+    if meter not in usage_settings.leased_meters:
         return None
+    # CHARGE_DATABASE is nobody's home: nothing is found under it, and who comes by it is left to `consume`.
     using = using or home_database(organization)
-    key = home_of(using), organization.pk, meter
+    key = using, getattr(organization, key_attribute()), meter
     timestamp = time() if now is None else instant(now).timestamp()
-    decision = leased_counter.at_once(key, amount, timestamp=timestamp, using=using)
-    if decision is not None and decision.usage.enforcement is Enforcement.SHADOW:
+    decision = leased_counter.at_once(key, amount, timestamp, using=using)
+    if decision is not None and decision.usage.enforcement is SHADOW:
         _log_shadow(decision, organization)
     return decision
 

@@ -63,8 +63,15 @@ def get_organization_model() -> type["UsageTrackedOrganization"]:
         raise ImproperlyConfigured(message) from error
 
 
+@cache
+def key_attribute() -> str:
+    """Return the attribute that holds an organization's key: `pk` finds that out anew each time it is read."""
+    return str(get_organization_model()._meta.pk.attname)
+
+
 def _forget_organization_model(**_: Any) -> None:
     get_organization_model.cache_clear()
+    key_attribute.cache_clear()
 
 
 setting_changed.connect(_forget_organization_model, dispatch_uid="usage_tracking.models")

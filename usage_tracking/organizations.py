@@ -9,7 +9,7 @@ from django.utils.translation import gettext
 
 from usage_tracking.databases import locking
 from usage_tracking.exceptions import InvalidInput, OrganizationGone
-from usage_tracking.models import UsagePeriod, UsageTrackedOrganization, get_organization_model
+from usage_tracking.models import UsagePeriod, UsageTrackedOrganization, get_organization_model, key_attribute
 
 __all__ = [
     "database_of",
@@ -38,10 +38,11 @@ def home_database(organization: UsageTrackedOrganization) -> str:
 def key_of(organization: UsageTrackedOrganization) -> Any:
     """Return the organization's key. Raises InvalidInput unless it is a saved instance of the organization model."""
     model = get_organization_model()
-    if not isinstance(organization, model) or organization.pk is None:
+    key = getattr(organization, key_attribute()) if isinstance(organization, model) else None
+    if key is None:
         message = f"organization must be a saved instance of {model.__name__}, not {organization!r}."
         raise InvalidInput(message, field="organization")
-    return organization.pk
+    return key
 
 
 def lock_organization(key: object, using: str) -> UsageTrackedOrganization:

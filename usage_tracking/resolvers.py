@@ -14,7 +14,7 @@ from django.http import HttpRequest
 
 from usage_tracking.conf import usage_settings
 from usage_tracking.exceptions import InvalidInput
-from usage_tracking.models import UsageTrackedOrganization, get_organization_model
+from usage_tracking.models import UsageTrackedOrganization, get_organization_model, key_attribute
 
 __all__ = [
     "SESSION_KEY",
@@ -133,7 +133,7 @@ def _plain(answer: Any) -> UsageTrackedOrganization | None:
 
 def _checked(answer: Any) -> UsageTrackedOrganization | None:
     model = get_organization_model()
-    if isinstance(answer, model) and answer.pk is not None:
+    if isinstance(answer, model) and getattr(answer, key_attribute()) is not None:
         return answer
     if isinstance(answer, NoneType):
         return None

@@ -77,7 +77,7 @@ class LeasedCounter(Counter):
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def at_once(
-        self, key: Key, amount: int, *, timestamp: float, using: str, refusable: bool = True
+        self, key: Key, amount: int, timestamp: float, *, using: str, refusable: bool = True
     ) -> Decision | None:
         """Take, or refuse if `refusable`, from memory; None if the database must be asked. Never waits.
 
@@ -111,7 +111,7 @@ class LeasedCounter(Counter):
         The caller's transaction is kept out of, unless it holds the rows that this needs, or made the organization.
         """
         key = home_of(using), organization.pk, meter
-        decision = self.at_once(key, amount, timestamp=now.timestamp(), using=using, refusable=refusable)
+        decision = self.at_once(key, amount, now.timestamp(), using=using, refusable=refusable)
         if decision is not None:
             return decision
         return self._unless_held(
@@ -124,7 +124,7 @@ class LeasedCounter(Counter):
     def _take_apart(self, key: Key, amount: int, now: datetime, using: str, *, refusable: bool) -> Decision:
         with self._telling(), self._turn(key, using) as account:
             # Whoever had the turn before may have brought a lease, or a refusal.
-            decision = self.at_once(key, amount, timestamp=now.timestamp(), using=using, refusable=refusable)
+            decision = self.at_once(key, amount, now.timestamp(), using=using, refusable=refusable)
             if decision is None:
                 account.note(amount, usage_settings.LEASE.settle_seconds)
                 decision = self._ask(account, amount, now, using, refusable=refusable)
