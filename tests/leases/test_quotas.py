@@ -3,12 +3,13 @@
 from datetime import timedelta
 
 import pytest
+from asgiref.sync import async_to_sync
 
 from tests.leases.tables import NOW, announced, borrow, on_lease, open_row, take
 from usage_tracking.counters import leased_counter
 from usage_tracking.entitlements import update_limits
 from usage_tracking.lending import BUSY
-from usage_tracking.metering import adjust, consume, refund, usage_of
+from usage_tracking.metering import aconsume, adjust, consume, refund, usage_of
 from usage_tracking.models import UsageEvent, UsageLease
 from usage_tracking.quotas import MAX_AMOUNT
 
@@ -150,6 +151,7 @@ def test_while_counting_is_switched_off_nothing_is_lent(organization, configure)
     consume(organization, 5, now=NOW)
     configure(ENABLED=False)
     assert all(consume(organization, 500, now=NOW) for _ in range(10))
+    assert async_to_sync(aconsume)(organization, now=NOW)  # which looks into memory first
     for _ in range(3):
         leased_counter.settle_all(NOW)
     assert (open_row().used, on_lease()) == (BUSY + 5, [])
