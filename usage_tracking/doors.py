@@ -8,7 +8,7 @@ charged once the charge was sent to the database: nobody can tell how much of it
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,6 @@ from usage_tracking.conf import CounterError, SettingError, usage_settings
 from usage_tracking.counters import leased_counter
 from usage_tracking.databases import charge_alias, survival_of
 from usage_tracking.decorators import ViewUsage, usage_of_view
-from usage_tracking.events import deferred_delivery, dispatch
 from usage_tracking.metering import consume, consume_at_once, give_back
 from usage_tracking.models import UsageTrackedOrganization
 from usage_tracking.organizations import database_of
@@ -56,8 +55,6 @@ class Outcome:
     """None when the request could not be counted: ON_COUNTER_ERROR says whether it is `allowed` then."""
     still_charged: Callable[[], bool] = lambda: True
     """Whether the charge has outlived the transaction that it joined."""
-    outboxes: Collection[str] = ()
-    """The databases where the charge has left something to announce: once the view is done, not before it."""
 
 
 class CountedRequest(HttpRequest):
@@ -155,10 +152,9 @@ def _consume(request: HttpRequest, organization: UsageTrackedOrganization, usage
     using = charge_alias(database_of(organization))
     connection = connections[using]
     # A failed statement would break the transaction that we may join: a savepoint keeps that to ourselves.
-    savepoint = transaction.atomic(using=using) if connection.in_atomic_block else nullcontext()
-    with deferred_delivery() as outboxes, savepoint:
+    with transaction.atomic(using=using) if connection.in_atomic_block else nullcontext():
         decision = consume(organization, amount, usage.meter, using=using)
-    outcome = Outcome(decision.allowed, organization, decision, outboxes=outboxes)
+    outcome = Outcome(decision.allowed, organization, decision)
     if decision.charge is not None and decision.charge.joined:
         outcome.still_charged = survival_of(connection)
     return outcome
@@ -189,18 +185,13 @@ def answer_with(request: CountedRequest, problem: Problem) -> None:
 
 
 def finish(request: CountedRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Announce what the charge reached, and turn the outcome into the response: the same through every door.
-
-    That is a refusal, a refund or header fields.
-    """
+    """Turn the outcome into the response: refusal, refund and header fields, the same through every door."""
     problem = request.usage_problem
     if problem is not None and response.status_code == problem["status"]:
         response = problems.write(response, problem)
     outcome = request.usage_outcome
     if outcome is None:
         return response
-    if outcome.outboxes:
-        dispatch(outcome.outboxes)
     decision = outcome.decision
     if decision is None:
         return response if outcome.allowed else problems.write(response, problems.counter_unavailable())
@@ -219,9 +210,8 @@ def finish(request: CountedRequest, response: HttpResponseBase) -> HttpResponseB
 
 
 async def afinish(request: CountedRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Do the same without leaving the event loop, unless the database may have to be asked."""
-    outcome = request.usage_outcome
-    if outcome is not None and (outcome.outboxes or response.status_code in NOT_SERVED):
+    """Do the same without leaving the event loop, unless the charge may have to be given back."""
+    if request.usage_outcome is not None and response.status_code in NOT_SERVED:
         return await sync_to_async(finish)(request, response)
     return finish(request, response)
 

@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from usage_tracking import doors
 from usage_tracking.doors import CountedRequest
+from usage_tracking.events import deferred_delivery, dispatch
 
 __all__ = ["UsageTrackingMiddleware"]
 
@@ -34,16 +35,24 @@ class UsageTrackingMiddleware:
             self.process_view = self.aprocess_view  # type: ignore[method-assign, assignment]
 
     def __call__(self, request: CountedRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        """Let the request pass, then write its outcome."""
+        """Let the request pass, write its outcome, then deliver what happened."""
         # A view may ask for them whether it is counted or not.
         request.usage_outcome = request.usage_problem = None
         if self.is_async:
             return self.__acall__(request)
-        return doors.finish(request, self.get_response(request))  # type: ignore[arg-type]
+        with deferred_delivery() as outboxes:
+            response = doors.finish(request, self.get_response(request))  # type: ignore[arg-type]
+        if outboxes:
+            dispatch(outboxes)
+        return response
 
     async def __acall__(self, request: CountedRequest) -> HttpResponseBase:
         """Do the same on the event loop."""
-        return await doors.afinish(request, await self.get_response(request))  # type: ignore[misc]
+        with deferred_delivery() as outboxes:
+            response = await doors.afinish(request, await self.get_response(request))  # type: ignore[misc]
+        if outboxes:
+            await sync_to_async(dispatch)(outboxes)
+        return response
 
     def process_view(
         self, request: CountedRequest, view: Callable[..., Any], _args: Any, _kwargs: Any

@@ -26,7 +26,6 @@ from usage_tracking.admin.display import MeterShown, meters_shown, terms_shown
 from usage_tracking.admin.filters import PlanFilter, ResetModeFilter, StateFilter
 from usage_tracking.admin.forms import USAGE_FIELDS
 from usage_tracking.admin.operations import OPERATIONS, Operation, Outcome
-from usage_tracking.events import deferred_delivery, dispatch
 from usage_tracking.models import UsageEvent, UsageHistory, UsagePeriod, UsageTrackedOrganization
 
 if TYPE_CHECKING:
@@ -303,10 +302,7 @@ class UsageAdminMixin(ModelAdmin):
         if step in {"review", "confirm"} and form.is_valid():
             is_as_told = request.POST.get("usage_count", str(len(organizations))) == str(len(organizations))
             if step == "confirm" and is_as_told:
-                with deferred_delivery() as outboxes:
-                    outcomes = [self._attempt(request, operation, one, form) for one in organizations]
-                dispatch(outboxes)  # in one go, when all is done
-                self._tell(request, outcomes)
+                self._tell(request, [self._attempt(request, operation, one, form) for one in organizations])
                 return HttpResponseRedirect(back)
             if not is_as_told:
                 self.message_user(request, _("Other organizations match by now. Look again."), messages.WARNING)
