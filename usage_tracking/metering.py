@@ -311,7 +311,7 @@ async def aconsume(
     now: datetime | None = None,
     using: str | None = None,
 ) -> Decision:
-    """Do the same from the event loop, which it leaves only where the database must be asked."""
+    """Do the same from the event loop, which it does not leave for what is taken, or refused, from memory."""
     _check(organization, amount, meter)
     if usage_settings.ENABLED:
         decision = consume_at_once(organization, amount, meter, now=now, using=using)
@@ -328,13 +328,13 @@ def consume_at_once(
     now: datetime | None = None,
     using: str | None = None,
 ) -> Decision | None:
-    """Take a valid amount of a saved organization, or refuse it, from memory; None if the database must be asked.
+    """Take a valid amount of a saved organization, or refuse it, from memory; None if that is left to `consume`.
 
     Never waits, and does not ask whether counting is ENABLED.
     """
     if meter not in usage_settings.leased_meters:
         return None
-    # CHARGE_DATABASE is nobody's home: nothing is found under it, and who comes by it is left to `consume`.
+    # A caller who names CHARGE_DATABASE finds nothing here: `consume` looks under its home.
     using = using or home_database(organization)
     key = using, getattr(organization, key_attribute()), meter
     timestamp = time() if now is None else instant(now).timestamp()

@@ -128,7 +128,8 @@ _is_async = lru_cache(maxsize=16)(iscoroutinefunction)  # a look at the function
 
 def _plain(answer: Any) -> UsageTrackedOrganization | None:
     # By its type: a lazy object, which only a thread may look at, answers `isinstance` for what it stands for.
-    return answer if issubclass(type(answer), get_organization_model()) and answer.pk is not None else None
+    is_one = issubclass(type(answer), get_organization_model())
+    return answer if is_one and getattr(answer, key_attribute()) is not None else None
 
 
 def _checked(answer: Any) -> UsageTrackedOrganization | None:

@@ -410,11 +410,8 @@ class LeasedCounter(Counter):
     def _telling(self) -> Iterator[None]:
         """Tell what is announced in the block when it is over: a receiver may want a turn that the block has."""
         with deferred_delivery() as outboxes:
-            try:
-                yield
-            finally:
-                told = set(outboxes)
-        _tell(told)
+            yield
+        _tell(outboxes)
 
     def _forget_if_quiet(self, key: Key, account: Account) -> None:
         if account.is_quiet(usage_settings.LEASE.settle_seconds) and account.turn.acquire(blocking=False):
