@@ -5,6 +5,7 @@ from functools import partial
 from threading import Event, Timer
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection, transaction
 from django.http import HttpResponse
 
@@ -20,7 +21,7 @@ from usage_tracking.doors import charge, finish
 from usage_tracking.entitlements import update_limits
 from usage_tracking.exceptions import OrganizationGone
 from usage_tracking.lending import BUSY
-from usage_tracking.metering import adjust, consume, give_back, record, refund, usage_of
+from usage_tracking.metering import aconsume, adjust, consume, give_back, record, refund, usage_of
 from usage_tracking.models import UsageEvent, UsageHistory, UsageLease, UsagePeriod
 from usage_tracking.signals import usage_warning
 
@@ -342,6 +343,18 @@ def test_who_cannot_join_waits_for_a_visit_in_another_thread(organization, confi
         assert visitor.result(PATIENCE)
     leased_counter.settle_all(NOW, closing=True)
     assert open_row().used == BUSY + 100 + LENT + 1
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "charge"])
+def test_there_is_one_lease_for_both_names_of_a_database(organization, configure):
+    """A caller who names CHARGE_DATABASE spends what was borrowed under its home, sync and async."""
+    configure(CHARGE_DATABASE="charge")
+    borrow(organization, now=NOW)
+    assert consume(organization, 2, now=NOW, using="charge")
+    assert async_to_sync(aconsume)(organization, 3, now=NOW, using="charge")
+    assert [account.lease.spent for account in leased_counter._accounts.values()] == [5]
+    leased_counter.settle_all(NOW, closing=True)
+    assert open_row().used == BUSY + 5
 
 
 @pytest.mark.django_db
