@@ -20,6 +20,7 @@ from asgiref.sync import sync_to_async
 from usage_tracking import refusals
 from usage_tracking.conf import Meter, usage_settings
 from usage_tracking.counters import counter_of, leased_counter, settled
+from usage_tracking.databases import home_of
 from usage_tracking.deadlocks import retried
 from usage_tracking.exceptions import InvalidInput, OrganizationGone, UnknownMeter
 from usage_tracking.history import HistoryPoint, histories_of, histories_of_each, history_of
@@ -311,7 +312,7 @@ async def aconsume(
     now: datetime | None = None,
     using: str | None = None,
 ) -> Decision:
-    """Do the same from the event loop, which it does not leave for what is taken, or refused, from memory."""
+    """Do the same from the event loop, which it leaves only where the database must be asked."""
     _check(organization, amount, meter)
     if usage_settings.ENABLED:
         decision = consume_at_once(organization, amount, meter, now=now, using=using)
@@ -328,15 +329,14 @@ def consume_at_once(
     now: datetime | None = None,
     using: str | None = None,
 ) -> Decision | None:
-    """Take a valid amount of a saved organization, or refuse it, from memory; None if that is left to `consume`.
+    """Take a valid amount of a saved organization, or refuse it, from memory; None if the database must be asked.
 
     Never waits, and does not ask whether counting is ENABLED.
     """
     if meter not in usage_settings.leased_meters:
         return None
-    # A caller who names CHARGE_DATABASE finds nothing here: `consume` looks under its home.
     using = using or home_database(organization)
-    key = using, getattr(organization, key_attribute()), meter
+    key = home_of(using), getattr(organization, key_attribute()), meter
     timestamp = time() if now is None else instant(now).timestamp()
     decision = leased_counter.at_once(key, amount, timestamp, using=using)
     if decision is not None and decision.usage.enforcement is SHADOW:
